@@ -2,8 +2,8 @@
 //!
 //! From below: [`report`] is one shard's part of a scrape, `state` what all routes share, `survey` gathers the parts of
 //! all shards, `metrics` renders them, [`lanes`] lists lanes and resumes stopped ones, `replicas` has the sources,
-//! `copies` the topics that are made as copies, `tables` those that are tables, [`cluster`] asks all brokers, `stage` answers while the broker starts,
-//! `routes` is the router.
+//! `copies` the topics that are made as copies, `tables` those that are tables, [`cluster`] asks all brokers, `stage`
+//! answers while the broker starts, `routes` is the router.
 
 pub mod cluster;
 mod copies;

@@ -2,9 +2,8 @@
 //!
 //! In the order of what happens: [`prepare`] (shard 0) finds the topic in the bucket and has the controller make a
 //! topic with the same partitions, offsets and settings; the leaders of its lanes then copy the records ([`shard`],
-//! every shard) from the bucket into the partitions' logs, a few topics at a time (`places`); [`facts`] is what a broker
-//! says about that. What the
-//! controller keeps of a copy: `controller::copies`.
+//! every shard) from the bucket into the partitions' logs, a few topics at a time (`places`); [`facts`] is what a
+//! broker says about that. What the controller keeps of a copy: `controller::copies`.
 //!
 //! 1. A partition of a copy begins at the first offset of its origin and takes nothing but the copy until it has
 //!    reached the origin's end (`Replica::copying_until`, replicated). So offsets are the origin's, however often

@@ -136,8 +136,9 @@ pub const CATALOG_REQUESTS_AT_ONCE: usize = 8;
 /// summaries; Spark's largest seen were below 1 MiB.
 pub const CATALOG_BODY_BYTES_MAX: usize = 8 << 20;
 
-/// Body of a request to the Iceberg catalog to sign a request to the bucket. It carries that one's headers, and a list of
-/// objects to delete: a thousand keys of S3's longest would be refused with 413, those of table files take a quarter.
+/// Body of a request to the Iceberg catalog to sign a request to the bucket. It carries that one's headers, and a list
+/// of objects to delete: a thousand keys of S3's longest would be refused with 413, those of table files take a
+/// quarter.
 pub const CATALOG_SIGN_BYTES_MAX: usize = 1 << 20;
 
 /// Requests to the Schema Registry at the same time; the next wait.

@@ -21,10 +21,10 @@
 //!   5. `Lane::start` with `from_checkpoint(Some(at), membership)`, `may_initialise: false`. The leader finds that the
 //!      replica holds what is purged, and continues with the log. Only now does the replica vote and acknowledge.
 //!
-//! Wiping the replica's own log is safe because `at` is applied, so committed, and lies above everything that the replica
-//! ever stored: nothing that it acknowledged is given up. [`copy`] waits until the other side is that far. Where a lane has
-//! no leader, any replica with its state gives it: if the disk of the third is lost meanwhile, the two become a quorum
-//! again only by the rebuild.
+//! Wiping the replica's own log is safe because `at` is applied, so committed, and lies above everything that the
+//! replica ever stored: nothing that it acknowledged is given up. [`copy`] waits until the other side is that far.
+//! Where a lane has no leader, any replica with its state gives it: if the disk of the third is lost meanwhile, the two
+//! become a quorum again only by the rebuild.
 //!
 //! Does not own: when a replica is rebuilt (`Lane::needs_rebuild`, the membership's keeper), the connection. Messages:
 //! [`message`]; figures for operators: [`RebuildProgress`]. Affinity: shard-local. Memory: at the leader two chunks and

@@ -5,8 +5,9 @@
 //! state is what the records say and nothing else, so that every broker that follows the topic has the same one.
 //!
 //! Parts: `json` (text that survives a round trip), `subject`, `definition` and `settings` (what is stored), `record`
-//! (Confluent's form of it), `state`, `lookup`, `rereads`, `plan`, `answer`, `whole`; `framing` (ids in records); `canonical` (languages:
-//! reading and printing) and `compat` (whether schemas fit each other); `http` (routes and bodies of Confluent's API).
+//! (Confluent's form of it), `state`, `lookup`, `rereads`, `plan`, `answer`, `whole`; `framing` (ids in records);
+//! `canonical` (languages: reading and printing) and `compat` (whether schemas fit each other); `http` (routes and
+//! bodies of Confluent's API).
 //!
 //! Invariants:
 //! 1. An id of a context stands for one schema, for ever: no delete makes it free for another.

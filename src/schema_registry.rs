@@ -142,7 +142,8 @@ impl Shared {
 }
 
 impl SchemaRegistry {
-    /// The registry of this broker; nothing is read or written before the first request. `handle` is the side runtime's.
+    /// The registry of this broker; nothing is read or written before the first request. `handle` is the side
+    /// runtime's.
     #[must_use]
     pub fn new(
         meshes: RegistryMeshes,

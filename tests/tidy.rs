@@ -242,6 +242,32 @@ fn comments_and_pages_are_in_plain_english() {
     assert!(bad.is_empty(), "say these in plain English:\n{}", bad.join("\n"));
 }
 
+/// As wide as rustfmt makes code. Tables, and lines to copy, may be wider.
+#[test]
+fn comments_and_pages_are_as_wide_as_code() {
+    const WIDTH: usize = 120;
+    let mut bad = Vec::new();
+    for (name, text) in sources() {
+        let prose = |line: &&str| line.trim_start_matches(['/', '!', ' ']).chars().next().is_some_and(|c| c != '|');
+        let comments = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
+        let wide = comments.filter(|(_, line)| line.chars().count() > WIDTH && prose(line));
+        bad.extend(wide.map(|(n, _)| format!("{name}:{}", n + 1)));
+    }
+    let mut found = Vec::new();
+    pages(root(), &mut found);
+    // Generated pages have their texts from elsewhere.
+    for path in found.into_iter().filter(|path| !path.ends_with("REFERENCE.md") && !path.ends_with("METRICS.md")) {
+        let mut is_copied = false;
+        for (n, line) in std::fs::read_to_string(&path).expect("readable").lines().enumerate() {
+            is_copied ^= line.trim_start().starts_with("```");
+            if line.chars().count() > WIDTH && !is_copied && !line.trim_start().starts_with('|') {
+                bad.push(format!("{}:{}", path.display(), n + 1));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "wider than {WIDTH} columns:\n{}", bad.join("\n"));
+}
+
 /// A doc of one or two words repeats the name below it. Help texts of the command line are no docs.
 #[test]
 fn docs_say_what_names_do_not() {

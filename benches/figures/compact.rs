@@ -1,7 +1,8 @@
-//! Compaction: what it costs to write small files again, beside what Parquet alone costs for the same rows, and how often
-//! a byte is written until its file is as large as it should be.
+//! Compaction: what it costs to write small files again, beside what Parquet alone costs for the same rows, and how
+//! often a byte is written until its file is as large as it should be.
 //!
-//! By hour: one run, as a broker makes it once the hour is over. Unpartitioned: rounds of commits with a run after each.
+//! By hour: one run, as a broker makes it once the hour is over. Unpartitioned: rounds of commits with a run after
+//! each.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A table beside its topic at work: how far it is behind, and what it costs those who produce.
 //!
-//! One broker takes in Avro records of twenty columns at a fixed rate, open loop: once with the table, once without. The
-//! lag of a moment is the age of the oldest record that is not in the table yet, of all partitions.
+//! One broker takes in Avro records of twenty columns at a fixed rate, open loop: once with the table, once without.
+//! The lag of a moment is the age of the oldest record that is not in the table yet, of all partitions.
 
 use std::io::Write;
 use std::net::TcpStream;

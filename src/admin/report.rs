@@ -87,8 +87,8 @@ pub struct ShardFacts {
     pub replicas: ReplicaFacts,
     pub copies: Vec<CopyFacts>,
     pub rebuild: Option<RebuildFacts>,
-    /// Of the node, as the disk: whether the cluster was restored elsewhere, why the bucket's root counts as gone, and why
-    /// no cuts are made.
+    /// Of the node, as the disk: whether the cluster was restored elsewhere, why the bucket's root counts as gone, and
+    /// why no cuts are made.
     pub superseded: Option<SupersededBy>,
     pub bucket_gone: Option<String>,
     pub cuts_failing: Option<String>,

@@ -5,8 +5,8 @@
 //! harm if two brokers believe that they lead.
 //!
 //! A broker whose own disk holds the bucket keeps no cuts while that disk is nearly full: what they hold could be
-//! deleted. A failure never ends the schedule, unless a restore has ended this epoch of the cluster: its cause may go at
-//! any time, and until then `tidewater cluster health` names it.
+//! deleted. A failure never ends the schedule, unless a restore has ended this epoch of the cluster: its cause may go
+//! at any time, and until then `tidewater cluster health` names it.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -191,7 +191,8 @@ impl ShardArchivers {
             } else {
                 continue;
             };
-            // Once for each kind of reason: what does not pass by itself would fill the log. A text may have times in it.
+            // Once for each kind of reason: what does not pass by itself would fill the log. A text may have times in
+            // it.
             let kind = |error: &CutError| (std::mem::discriminant(error), error.disposition());
             match failure {
                 Some(error @ CutError::Closed { .. }) => {

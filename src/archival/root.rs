@@ -1,8 +1,9 @@
 //! Whether the cluster's root, which the start found, is still in the bucket: [`RootPresence`].
 //!
 //! A bucket without its root was emptied, or is another one. Then every free key says nothing: an archiver would go on
-//! beside the loss, and local bytes would be deleted although their copies are gone. Owns: that state and its words. Does
-//! not own: how it is noticed (`successor`); a root that is gone at the start (`Bucket::open`). Node-wide, cheap to clone.
+//! beside the loss, and local bytes would be deleted although their copies are gone. Owns: that state and its words.
+//! Does not own: how it is noticed (`successor`); a root that is gone at the start (`Bucket::open`). Node-wide, cheap
+//! to clone.
 
 use std::sync::Arc;
 

@@ -482,8 +482,8 @@ impl ShardArchivers {
         }
     }
 
-    /// Local bytes go only behind what the bucket holds, and only while its root is there. A leader must have looked at the
-    /// bucket first; a follower goes by the archived end that it has applied.
+    /// Local bytes go only behind what the bucket holds, and only while its root is there. A leader must have looked at
+    /// the bucket first; a follower goes by the archived end that it has applied.
     pub(super) fn may_trim(&self, lane: &DataLane, replica: &Replica, to: Offset) -> bool {
         if !replica.config().archived {
             return to <= replica.log_start();

@@ -1,9 +1,10 @@
-//! Looks each minute at the bucket's root. If it names a later lineage epoch, the cluster was restored elsewhere. If it is
-//! gone, or another cluster's, the bucket was emptied or is another one.
+//! Looks each minute at the bucket's root. If it names a later lineage epoch, the cluster was restored elsewhere. If it
+//! is gone, or another cluster's, the bucket was emptied or is another one.
 //!
-//! Owns: that look, on each broker's controller shard. Does not own: what follows (`partition::superseded`, `root`); seals
-//! and closed manifests, which the archiver of a lane meets (`tiering::archive`); a root at the start (`Bucket::open`).
-//! A root that cannot be read says nothing. Two answers must agree: one may be damaged or misdirected on its way.
+//! Owns: that look, on each broker's controller shard. Does not own: what follows (`partition::superseded`, `root`);
+//! seals and closed manifests, which the archiver of a lane meets (`tiering::archive`); a root at the start
+//! (`Bucket::open`). A root that cannot be read says nothing. Two answers must agree: one may be damaged or misdirected
+//! on its way.
 
 use std::rc::Rc;
 use std::time::Duration;

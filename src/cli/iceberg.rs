@@ -39,11 +39,13 @@ pub(super) enum IcebergCommand {
     Expire(TableArgs),
     /// Go on in a table that another program made: its rows stay, the topic's records are added to it
     Adopt(AdoptArgs),
-    /// Write a table no longer and give it up: the topic has none from then on, the table stays with all rows and is an engine's
+    /// Write a table no longer and give it up: the topic has none from then on, the table stays with all rows and is an
+    /// engine's
     Detach(TableArgs),
     /// Wait, with a progress bar, until a table has everything that its topic has now
     Backfill(BackfillArgs),
-    /// Take a table and its dead letters back to an earlier point; it is filled again from there, as schemas and settings are now
+    /// Take a table and its dead letters back to an earlier point; it is filled again from there, as schemas and
+    /// settings are now
     Rewind(RewindArgs),
     /// Try an external catalog with a scratch table: whether the tables of topics can be there; needs no broker
     CheckCatalog(CheckCatalogArgs),

@@ -76,10 +76,11 @@ pub struct RawConfig {
     /// processes [default: none]
     #[arg(long, env = "TIDEWATER_ICEBERG_CATALOG_HEADERS", value_name = "NAME=VALUE,…", value_delimiter = ',')]
     pub iceberg_catalog_headers: Option<Vec<String>>,
-    /// Address of the Schema Registry [default: 127.0.0.1:8081]
+    /// Address of the Schema Registry [default: 127.0.0.1:8081, or any free port if that one is in use]
     #[arg(long, env = "TIDEWATER_SCHEMA_ADDR", value_name = "HOST:PORT")]
     pub schema_addr: Option<String>,
-    /// Address for the other brokers of the cluster [default: 127.0.0.1:33145]
+    /// Address for the other brokers of the cluster [default: 127.0.0.1:33145; a broker without --seed takes any free
+    /// port if that one is in use]
     #[arg(long, env = "TIDEWATER_RPC_ADDR", value_name = "HOST:PORT")]
     pub rpc_addr: Option<String>,
     /// The address under which other brokers reach this one; required when --rpc-addr is a wildcard and --seed is given
@@ -98,8 +99,9 @@ pub struct RawConfig {
     /// Authority that signs the certificates of all brokers, in PEM form
     #[arg(long, env = "TIDEWATER_RPC_TLS_CA", value_name = "FILE")]
     pub rpc_tls_ca: Option<PathBuf>,
-    /// More host names under which clients call the admin, catalog and Schema Registry ports, comma-separated; .example.com is every
-    /// name below it, * every name. Web pages of these hosts, except by *, may change things [default: none]
+    /// More host names under which clients call the admin, catalog and Schema Registry ports, comma-separated;
+    /// .example.com is every name below it, * every name. Web pages of these hosts, except by *, may change things
+    /// [default: none]
     #[arg(long, env = "TIDEWATER_HTTP_ALLOWED_HOSTS", value_name = "NAMES", value_delimiter = ',')]
     pub http_allowed_hosts: Option<Vec<String>>,
     /// The brokers that form the cluster, by their --rpc-addr, comma-separated: the same list in the same order for
@@ -123,8 +125,8 @@ pub struct RawConfig {
     /// Disk for the cache of chunks from the bucket, in bytes or with a unit (10GiB) [default: a tenth of --disk-bytes]
     #[arg(long, env = "TIDEWATER_CACHE_BYTES", value_name = "BYTES")]
     pub cache_bytes: Option<ByteSize>,
-    /// Disk for data directory, cache, and a directory bucket on the same file system, together [default: nine tenths of
-    /// the free space and of what the data directory holds]
+    /// Disk for data directory, cache, and a directory bucket on the same file system, together [default: nine tenths
+    /// of the free space and of what the data directory holds]
     #[arg(long, env = "TIDEWATER_DISK_BYTES", value_name = "BYTES")]
     pub disk_bytes: Option<ByteSize>,
     /// Journal of a shard up to which entries are kept for replicas that were away; one that lacks older entries is

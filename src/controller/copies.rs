@@ -74,8 +74,8 @@ impl TopicCopy {
         self.finished.is_none().then(|| Box::new(CatalogueCopy { origin, partitions, began }))
     }
 
-    /// The copy in a cluster that is restored while it is not complete. Which partitions are is found out by the leaders
-    /// of their lanes.
+    /// The copy in a cluster that is restored while it is not complete. Which partitions are is found out by the
+    /// leaders of their lanes.
     #[must_use]
     pub fn resumed(copy: &CatalogueCopy) -> Self {
         let CatalogueCopy { origin, partitions, began } = copy.clone();

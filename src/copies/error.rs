@@ -33,7 +33,8 @@ pub enum CopyError {
     Open(#[from] OpenError),
     #[error("{place}: {error}")]
     Find { place: String, error: Box<RestoreError> },
-    /// It was released when the copy began, by the origin's own cluster, or because a lane had no room for what it held.
+    /// It was released when the copy began, by the origin's own cluster, or because a lane had no room for what it
+    /// held.
     #[error(
         "{place}: cut {number} of epoch {epoch}, which topic {origin} is copied from, is not kept any more; delete the copy \
          and begin again: tidewater restore cuts lists the cuts that there are"

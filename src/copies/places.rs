@@ -1,8 +1,8 @@
 //! The origins that one shard has open at the same time: at most `COPIES_MAX`, since each takes memory of its own.
 //!
 //! Owns: which topics have a place, and the queue of the others. A topic keeps its place until its copy is complete on
-//! this shard; one that makes no progress gives it up to the next in the queue, and queues again. So no number of copies
-//! that cannot go on keeps another from its end. Does not own: what is opened. Shard-local.
+//! this shard; one that makes no progress gives it up to the next in the queue, and queues again. So no number of
+//! copies that cannot go on keeps another from its end. Does not own: what is opened. Shard-local.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! Begins a copy: finds the topic in the bucket, and has the controller make one with the same partitions and offsets.
 //! Or plans one: the same up to the controller's checks, and nothing is made.
 //!
-//! Owns: what is checked before anything is made. Does not own: copying (`shard`). On shard 0. Nothing of a copy that is
-//! refused stays anywhere; one that is made goes on by itself.
+//! Owns: what is checked before anything is made. Does not own: copying (`shard`). On shard 0. Nothing of a copy that
+//! is refused stays anywhere; one that is made goes on by itself.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -332,8 +332,8 @@ impl Inner {
     }
 }
 
-/// The batches of a read that continue a partition at `next`, without their producers: a producer of the origin's cluster
-/// may have the id of another one here, and one of this cluster begins with its first sequence in every topic.
+/// The batches of a read that continue a partition at `next`, without their producers: a producer of the origin's
+/// cluster may have the id of another one here, and one of this cluster begins with its first sequence in every topic.
 fn batches(
     partition: PartitionId,
     mut next: Offset,

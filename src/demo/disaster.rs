@@ -4,9 +4,9 @@
 //! Owns: the order of the steps. Clients and what they were answered: `load`, `ledger`; comparing a log: `check`; the
 //! text of the end: `report`.
 //!
-//! Brokers start → writers, and a group that commits → `tidewater replica create` → kill -9 of all brokers of the source,
-//! their disks deleted → the replica is read → `tidewater restore` into an empty directory → records, offsets, topic id
-//! and group are compared → writes go on → the replica has them, too.
+//! Brokers start → writers, and a group that commits → `tidewater replica create` → kill -9 of all brokers of the
+//! source, their disks deleted → the replica is read → `tidewater restore` into an empty directory → records, offsets,
+//! topic id and group are compared → writes go on → the replica has them, too.
 
 mod check;
 mod ledger;

@@ -1,5 +1,5 @@
-//! Brokers of a demo as processes of this binary, with the directory and the ports of a run: started with one seed list,
-//! killed, started again, ended with the demo. So are the commands that a demo runs as a user would.
+//! Brokers of a demo as processes of this binary, with the directory and the ports of a run: started with one seed
+//! list, killed, started again, ended with the demo. So are the commands that a demo runs as a user would.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -16,8 +16,8 @@ use crate::console::admin;
 
 /// Between two looks at the cluster.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Ports of a demo are below the range from which the system gives clients theirs, so that no client takes the port of a
-/// broker that is killed.
+/// Ports of a demo are below the range from which the system gives clients theirs, so that no client takes the port of
+/// a broker that is killed.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 /// How long a command may run.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(120);
@@ -55,8 +55,8 @@ impl Run {
         format!("file://{}", self.dir.join(name).display())
     }
 
-    /// The end of a demo: removes the directory after one that succeeded or was stopped; after a failure it is kept, for
-    /// the logs.
+    /// The end of a demo: removes the directory after one that succeeded or was stopped; after a failure it is kept,
+    /// for the logs.
     pub(super) fn end(self, ended: Result<(), DemoError>) -> Result<(), DemoError> {
         let ended = match ended {
             Err(DemoError::Stopped) => Ok(()),

@@ -1,5 +1,5 @@
-//! A typed table: orders in Avro, of two versions of a schema, become columns; a record that is no order becomes a row of
-//! the table of dead letters.
+//! A typed table: orders in Avro, of two versions of a schema, become columns; a record that is no order becomes a row
+//! of the table of dead letters.
 
 use bytes::Bytes;
 use serde_json::{Value, json};

@@ -56,8 +56,8 @@ pub struct HttpPort {
 }
 
 impl HttpPort {
-    /// May callers have requests to the bucket signed? Only those with a token, or of this machine: who reaches the port
-    /// alone would read every table without any key.
+    /// May callers have requests to the bucket signed? Only those with a token, or of this machine: who reaches the
+    /// port alone would read every table without any key.
     #[must_use]
     pub fn signs_for_callers(&self) -> bool {
         self.tokens.is_some() || self.guard.loopback

@@ -1,8 +1,8 @@
 //! The lanes of a shard: recovered from its checkpoint, made when the lane table names them, their Raft groups started
 //! and stopped. Their rebuilds are in `rebuilding`.
 //!
-//! Owns: which groups of a shard run. Does not own: which lanes fall to the shard, that is `assignment`; and what happens
-//! to the process when a lane fails: the broker calls [`abort`]. Shard-local.
+//! Owns: which groups of a shard run. Does not own: which lanes fall to the shard, that is `assignment`; and what
+//! happens to the process when a lane fails: the broker calls [`abort`]. Shard-local.
 //!
 //! A lane of the checkpoint is recovered before anything is applied, and its group starts when an image of the
 //! controller names this broker's replica of it ([`Lanes::ensure`]). The controller's own lane needs no image.
@@ -393,8 +393,8 @@ impl Lanes {
         self.stopping.get()
     }
 
-    /// Stops the Raft groups and starts no other; the journal may be closed afterwards. A group that is being started has
-    /// started before.
+    /// Stops the Raft groups and starts no other; the journal may be closed afterwards. A group that is being started
+    /// has started before.
     pub(super) async fn shutdown(&self) {
         self.stopping.set(true);
         while self.starting.get() > 0 {

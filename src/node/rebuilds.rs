@@ -193,8 +193,8 @@ impl Rebuilds {
         }
     }
 
-    /// The lane's state is in between two, and its disk failed: a start finds it marked and begins again. While the shard
-    /// stops, that is all there is to it.
+    /// The lane's state is in between two, and its disk failed: a start finds it marked and begins again. While the
+    /// shard stops, that is all there is to it.
     fn end(&self, lane: LaneId, error: &dyn std::fmt::Display) {
         if !self.lanes.is_stopping() {
             tracing::error!(%lane, %error, "a lane could not be rebuilt; the broker stops, start it again");

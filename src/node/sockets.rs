@@ -29,8 +29,8 @@ pub(super) fn bind_rpc(config: &NodeConfig, identity: &Identity) -> Result<Bound
     }
 }
 
-/// Binds the address of the Schema Registry. A broker that did not ask for an address takes any port when the default one
-/// is in use: several run on one machine, and few of them are asked for schemas.
+/// Binds the address of the Schema Registry. A broker that did not ask for an address takes any port when the default
+/// one is in use: several run on one machine, and few of them are asked for schemas.
 pub(super) fn bind_schemas(config: &NodeConfig) -> Result<Bound, BindError> {
     let bound = bind("--schema-addr", config.schema_addr);
     match bound {

@@ -1,9 +1,9 @@
 //! The handle to one lane: propose, query leadership, shut down.
 //!
 //! Owns: the group's start (recovery, first membership, first election), its watcher task, its end. What peers ask is
-//! in [`answering`], who belongs to the lane in [`members`], whether this replica still leads in [`lease`], heartbeats and
-//! election timers in [`beat`]. A lane that is dropped without [`Lane::shutdown`] runs on. Affinity: shard-local; the
-//! handle is a cheap clone.
+//! in [`answering`], who belongs to the lane in [`members`], whether this replica still leads in [`lease`], heartbeats
+//! and election timers in [`beat`]. A lane that is dropped without [`Lane::shutdown`] runs on. Affinity: shard-local;
+//! the handle is a cheap clone.
 
 use std::cell::Cell;
 use std::fmt;

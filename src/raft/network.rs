@@ -39,8 +39,8 @@ pub mod in_process;
 /// A follower's disk may take long over entries.
 const APPEND_ANSWER_IN: Duration = Duration::from_secs(3);
 /// The answer to a heartbeat proves that the follower followed when it was sent: that is of use for as long as a lease.
-/// openraft's own time for it is the interval of heartbeats; brokers that need longer for a round trip, because they are
-/// far apart or busy, would never prove that they lead, while their followers hear them and elect no other.
+/// openraft's own time for it is the interval of heartbeats; brokers that need longer for a round trip, because they
+/// are far apart or busy, would never prove that they lead, while their followers hear them and elect no other.
 const HEARTBEAT_ANSWER_IN: Duration = LEASE;
 /// A vote is answered once it is on the voter's disk, which may have much to do. openraft's own time for it is the
 /// shortest election timeout.

@@ -3,9 +3,9 @@
 //! Owns: which tables of sources are seen here. Does not own: what a pointer says (`ReadOnlyCatalog`), tables of this
 //! cluster, HTTP (`catalog_http`). Node-wide; runs on the side runtime.
 //!
-//! The table of a topic stays the source's, and so does that of its dead letters: nothing of them is kept here, each load
-//! reads the source's catalog, and the source's brokers commit to them. A topic of this cluster wins over a followed one
-//! of its name, and so do its tables.
+//! The table of a topic stays the source's, and so does that of its dead letters: nothing of them is kept here, each
+//! load reads the source's catalog, and the source's brokers commit to them. A topic of this cluster wins over a
+//! followed one of its name, and so do its tables.
 
 use std::collections::BTreeSet;
 use std::fmt;

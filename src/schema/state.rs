@@ -203,8 +203,8 @@ impl State {
         contexts.chain(next).chain(schemas).chain(configs).chain(modes).collect()
     }
 
-    /// Records after which no id is given that a lost record may have used: `gap` ids of every context are left out, once
-    /// in the lineage epoch of a restored cluster.
+    /// Records after which no id is given that a lost record may have used: `gap` ids of every context are left out,
+    /// once in the lineage epoch of a restored cluster.
     #[must_use]
     pub fn skipping_ids(&self, gap: i32, lineage: u32) -> Vec<Record> {
         let mut contexts: BTreeSet<Context> = self.contexts.keys().chain(&self.used).cloned().collect();

@@ -95,8 +95,8 @@ fn killed_while_columns_and_dead_letters_are_written() {
     one_broker(seed, kills, &[], AS_COLUMNS);
 }
 
-/// One broker from its first start to its last check. `shards` are the numbers of shards of its starts, in turn; `table`
-/// has the settings of the topic's table.
+/// One broker from its first start to its last check. `shards` are the numbers of shards of its starts, in turn;
+/// `table` has the settings of the topic's table.
 fn one_broker(seed: u64, kills: u64, shards: &[u16], table: &[(&str, &str)]) {
     let mut dice = Dice::new(seed);
     let dir = tempfile::tempdir().expect("tempdir");

@@ -80,8 +80,8 @@ fn kinds_of(report: &Value, object: &str) -> Vec<String> {
     all.iter().filter(|one| one["object"] == object).map(|one| one["kind"].as_str().expect("text").to_owned()).collect()
 }
 
-/// An object that no published manifest names yet is no part of what a replica or a restore reads, and is not looked at.
-/// What is looked at holds every record.
+/// An object that no published manifest names yet is no part of what a replica or a restore reads, and is not looked
+/// at. What is looked at holds every record.
 #[test]
 fn damage_is_named_wherever_records_lie() {
     let dir = tempfile::tempdir().expect("tempdir");

@@ -36,6 +36,7 @@ fn engines_read_a_table_that_was_adopted_and_one_that_is_flat() {
     let adopt = ["iceberg", "adopt", "orders", "--table", "sales.orders"];
     let status = broker.cli(&["iceberg", "status", "orders"]);
     assert!(status.contains("tidewater iceberg adopt"), "{status}");
+    assert_eq!(broker.cli(&["iceberg", "status", "sales.orders"]), status, "the table's name stands for its topic");
     let why = refusal(&broker, &["iceberg", "adopt", "orders", "--table", "sales.others"]);
     assert!(why.contains("iceberg.table=sales.others"), "{why}");
     assert!(refusal(&broker, &[&adopt[..], &["--from", "0:3"]].concat()).contains("ends at 2"));

@@ -1,4 +1,5 @@
-//! The built-in catalog over HTTP with a table of known rows: an HTTP check of our own, then real engines; and the compatibility kit.
+//! The built-in catalog over HTTP with a table of known rows: an HTTP check of our own, then real engines; and the
+//! compatibility kit.
 #![allow(clippy::disallowed_methods, reason = "a test")]
 #![cfg(feature = "lakehouse")]
 

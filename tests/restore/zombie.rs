@@ -1,5 +1,6 @@
-//! The lost cluster that is not dead: a broker that hung through the restore and goes on, and the same one started again.
-//! Neither acknowledges a record once it has looked at the bucket, and neither changes what the restored cluster has.
+//! The lost cluster that is not dead: a broker that hung through the restore and goes on, and the same one started
+//! again. Neither acknowledges a record once it has looked at the bucket, and neither changes what the restored cluster
+//! has.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +32,8 @@ fn signal(broker: &Broker, name: &str) {
 }
 
 /// All that lay in the bucket is as it was; objects that nothing names may have come. The catalogue of the lost epoch,
-/// which nothing reads once the switch is made, may have been written by a broker that had not looked at the bucket yet.
+/// which nothing reads once the switch is made, may have been written by a broker that had not looked at the bucket
+/// yet.
 fn unchanged(bucket: &Path, before: &BTreeMap<String, Vec<u8>>) {
     let after = content(bucket);
     let kept = before.iter().filter(|(key, _)| !key.ends_with("/0000000001/catalogue"));

@@ -22,8 +22,8 @@ fn schema(registry: &str, args: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// What it printed as JSON. A registration whose schema is not in the bucket in time is repeated, as its error says: on a
-/// busy machine that takes longer than the registry waits.
+/// What it printed as JSON. A registration whose schema is not in the bucket in time is repeated, as its error says: on
+/// a busy machine that takes longer than the registry waits.
 fn answer(registry: &str, args: &[&str]) -> Value {
     let ask = || schema(registry, &[args, &["--json"]].concat());
     let late = |answer: &Result<String, String>| answer.as_ref().is_err_and(|why| why.contains("Register it again"));

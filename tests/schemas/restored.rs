@@ -1,5 +1,5 @@
-//! A registry whose brokers and disks are lost, restored from the bucket: ids that were answered stay, and none is given
-//! again.
+//! A registry whose brokers and disks are lost, restored from the bucket: ids that were answered stay, and none is
+//! given again.
 
 use std::process::Command;
 use std::time::Duration;

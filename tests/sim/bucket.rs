@@ -7,11 +7,11 @@
 //! Meanwhile the broker and an operator make cuts, and a restore may go back to one; an operator forks the topic.
 //!
 //! [`plan`] draws what happens; [`epochs`] holds the broker that clients ask now, those before, and what clients know;
-//! [`clients`] write, read, commit and delete; [`copies`] are forks; [`cuts`] makes cuts,
-//! [`kept`] holds the bucket against what they reach; [`follower`] is the replica; [`archived`] reads the bundles for itself;
-//! [`restorer`] is one restore with its crashes, [`loss`] a loss from the end of the broker to the next one's start;
-//! [`run`] is a whole run; [`defect`] has restores that are wrong on purpose. [`open`] opens a broker's place in the
-//! bucket, in every simulated world.
+//! [`clients`] write, read, commit and delete; [`copies`] are forks; [`cuts`] makes cuts, [`kept`] holds the bucket
+//! against what they reach; [`follower`] is the replica; [`archived`] reads the bundles for itself; [`restorer`] is one
+//! restore with its crashes, [`loss`] a loss from the end of the broker to the next one's start; [`run`] is a whole
+//! run; [`defect`] has restores that are wrong on purpose. [`open`] opens a broker's place in the bucket, in every
+//! simulated world.
 
 mod archived;
 mod clients;

@@ -41,8 +41,8 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) overrides: BTreeMap<String, String>,
     topic: RefCell<Option<Arc<TopicImage>>>,
-    /// The controller says who leads its lane, as in production, so the bucket has a catalogue: for simulations that read
-    /// one. The draws of all others stay as they were.
+    /// The controller says who leads its lane, as in production, so the bucket has a catalogue: for simulations that
+    /// read one. The draws of all others stay as they were.
     pub(crate) has_catalogue: Cell<bool>,
     /// The broker's shards copy topics: for simulations in which some are forked.
     pub(crate) has_copies: Cell<bool>,

@@ -10,7 +10,8 @@
 //!            lasted too long
 //! delete   the index read, at most that part of delete.grace ago → an object whose intent came after the `as_of` of a
 //!            cut in it stays
-//! release  index PUT without the cut → its object DELETE; by the maker, or by a lane that cuts make too large (`archive`)
+//! release  index PUT without the cut → its object DELETE; by the maker, or by a lane that cuts make too large
+//!            (`archive`)
 //! restore  root raised → index PUT with `closed_for`: the cut that was chosen stays → cut read → lanes ended
 //! ```
 //!

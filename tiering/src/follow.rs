@@ -18,7 +18,7 @@
 //!   Pages           on_pages → Bundle; a page that is missing or damaged: forget_pages → Bundle
 //!   Bundle          on_bundle: taken → Bundle (the next); an error → Manifest; a seal → Root
 //!                   nothing there: not yet. Ask again later, and after a minute look_at_manifest → Manifest
-//!   Root            the lane ended in this home: FollowedRoot says which home goes on, and a new FollowedLane begins there
+//!   Root            the lane ended in this home: FollowedRoot says which home goes on; a new FollowedLane begins there
 //! ```
 //!
 //! Rules (R3 and R6 of `DESIGN.md`):

@@ -1,8 +1,8 @@
-//! The JSON documents of `/v1/cluster`, `/v1/cluster/brokers`, `lanes` and `partitions`: the admin port writes them, and our
-//! own commands read them.
+//! The JSON documents of `/v1/cluster`, `/v1/cluster/brokers`, `lanes` and `partitions`: the admin port writes them,
+//! and our own commands read them.
 //!
-//! Owns: their fields; one that is missing is an error that names it. A field may be added. Does not own: what is in them
-//! (`routes`), the document of `/v1/cluster/health` (`health`). *Messages*.
+//! Owns: their fields; one that is missing is an error that names it. A field may be added. Does not own: what is in
+//! them (`routes`), the document of `/v1/cluster/health` (`health`). *Messages*.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! What is wrong with the cluster, and what to do about it. Pure.
 //!
-//! Owns: the judgement, and [`Health`], the document in which the admin port gives it and `tidewater cluster health` reads
-//! it. A field that is missing there is an error that names it. Does not own: the facts (`facts`, `gather`).
+//! Owns: the judgement, and [`Health`], the document in which the admin port gives it and `tidewater cluster health`
+//! reads it. A field that is missing there is an error that names it. Does not own: the facts (`facts`, `gather`).
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -22,7 +22,8 @@ pub(in crate::cli) struct AdoptArgs {
     #[arg(long, value_name = "NAMESPACE.TABLE")]
     table: String,
     /// The first records that go into it: earliest, latest, or an offset of a partition, which may be repeated (the
-    /// others are as latest). Without it: where the table ended, if the topic wrote it before and gave it up, else latest
+    /// others are as latest). Without it: where the table ended, if the topic wrote it before and gave it up, else
+    /// latest
     #[arg(long, value_name = "earliest|latest|PARTITION:OFFSET", value_parser = from)]
     from: Vec<From>,
     /// Show what would be done, and change nothing

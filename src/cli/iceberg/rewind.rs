@@ -1,7 +1,7 @@
 //! `tidewater iceberg rewind`: takes a table back, over the admin port.
 //!
-//! An operator knows when a mistake began (`--at`), which record was the first one (`--to`, as dead letters name it), or
-//! that the log ends earlier than the table (`--to log`). A snapshot's id is a time.
+//! An operator knows when a mistake began (`--at`), which record was the first one (`--to`, as dead letters name it),
+//! or that the log ends earlier than the table (`--to log`). A snapshot's id is a time.
 
 use clap::Args;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! `iceberg.mode`, `iceberg.key.mode`, `iceberg.layout`, `iceberg.json.schema` and `iceberg.evolution.conflict`: their values, read and
-//! checked in one place.
+//! `iceberg.mode`, `iceberg.key.mode`, `iceberg.layout`, `iceberg.json.schema` and `iceberg.evolution.conflict`: their
+//! values, read and checked in one place.
 
 use super::TopicConfig;
 

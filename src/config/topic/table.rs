@@ -1,5 +1,5 @@
-//! `iceberg.table`, `iceberg.partition.spec`, `iceberg.sort.order` and `iceberg.table.properties`: what a topic's table is
-//! called and made with, read and checked in one place. Pure.
+//! `iceberg.table`, `iceberg.partition.spec`, `iceberg.sort.order` and `iceberg.table.properties`: what a topic's table
+//! is called and made with, read and checked in one place. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The load before the disaster: paced writers, one for each partition, and a group that reads and commits. All of it is
-//! written down in ledgers.
+//! The load before the disaster: paced writers, one for each partition, and a group that reads and commits. All of it
+//! is written down in ledgers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -104,8 +104,8 @@ impl Refusals {
         }
     }
 
-    /// Is the batch that would follow, with the sequence `expected`, one that was refused? Then why `batch`, which leaves
-    /// it out, is refused for now.
+    /// Is the batch that would follow, with the sequence `expected`, one that was refused? Then why `batch`, which
+    /// leaves it out, is refused for now.
     #[must_use]
     pub fn explain_gap(
         &self,

@@ -40,8 +40,8 @@ pub(super) struct Elections {
 }
 
 impl Elections {
-    /// Notes the term that this replica is in. `share`, from 0 to 1000, is drawn at random for each replica, so that two
-    /// do not go on standing at the same time.
+    /// Notes the term that this replica is in. `share`, from 0 to 1000, is drawn at random for each replica, so that
+    /// two do not go on standing at the same time.
     fn see(self, term: Term, leader_is_known: bool, now: Mono, share: u32) -> Self {
         if leader_is_known {
             return Self { term, ..Self::default() };

@@ -139,8 +139,8 @@ thread_local! {
     static HELD_UNTIL: Cell<Option<ShardInstant>> = const { Cell::new(None) };
 }
 
-/// Moves the deadline of the [`ShardTimeout`] that polls the caller: it ends no earlier than this long from now. openraft
-/// gives a vote the shortest election timeout, and that is no measure for the voter's disk.
+/// Moves the deadline of the [`ShardTimeout`] that polls the caller: it ends no earlier than this long from now.
+/// openraft gives a vote the shortest election timeout, and that is no measure for the voter's disk.
 pub(crate) fn hold_timeout(time: Duration) {
     HELD_UNTIL.set(Some(<ShardInstant as openraft_rt::Instant>::now() + time));
 }

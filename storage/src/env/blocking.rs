@@ -1,7 +1,7 @@
 //! The helper thread of a glommio executor, for calls that would block a shard: names, directories, small files.
 //!
-//! Owns: three workarounds for glommio 0.9.0. A panic inside `spawn_blocking` hangs the caller and kills the executor at
-//! the next call, so work runs under `catch_unwind`. If an executor ends while its helper works, the helper panics
+//! Owns: three workarounds for glommio 0.9.0. A panic inside `spawn_blocking` hangs the caller and kills the executor
+//! at the next call, so work runs under `catch_unwind`. If an executor ends while its helper works, the helper panics
 //! because its answer is not taken; [`until_settled`] ends an executor only after the helper has finished. An executor
 //! that goes to sleep while the helper answers may miss that: one without a timer of its own slept for good, so
 //! [`until_settled`] wakes it now and then.

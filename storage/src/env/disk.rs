@@ -250,9 +250,9 @@ impl File {
     }
 
     /// Waits until no other handle has taken over this file, and takes it over: also from a process that was killed,
-    /// whose direct writes the kernel goes on with after the process and the lock of its data directory are gone. Such a
-    /// write may land over what the next process has written since. So every handle that writes to the same positions of
-    /// a file again takes the file over before it reads or writes. Ends with [`File::hand_over`] or when the file is
+    /// whose direct writes the kernel goes on with after the process and the lock of its data directory are gone. Such
+    /// a write may land over what the next process has written since. So every handle that writes to the same positions
+    /// of a file again takes the file over before it reads or writes. Ends with [`File::hand_over`] or when the file is
     /// closed and no write is under way.
     ///
     /// # Errors

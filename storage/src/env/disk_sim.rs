@@ -15,8 +15,8 @@
 //! - On demand: bit rot in what is stored, [`SimDisk::flip_bit`] and [`SimDisk::overwrite`]; short and misdirected
 //!   writes, [`SimDisk::twist`]; syncs that do nothing, [`SimDisk::lie`].
 //! - On demand: every operation takes longer, [`SimDisk::set_slowness`].
-//! - Not modelled: two sectors of one 512-byte block torn apart; a write of a process that was killed and that lands when
-//!   the next one runs ([`super::File::take_over`] keeps the two apart).
+//! - Not modelled: two sectors of one 512-byte block torn apart; a write of a process that was killed and that lands
+//!   when the next one runs ([`super::File::take_over`] keeps the two apart).
 //!
 //! Owns: bytes and names of one simulated machine. It outlives the tasks: [`super::sim::World::kill_node`] ends a
 //! process, `crash` cuts the power. Affinity: shard-local.

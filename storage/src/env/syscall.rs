@@ -23,8 +23,8 @@ pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Locks the open file for this process, unless another open file description has the lock (flock). The lock ends when the
-/// last reference to the description does; a request in the kernel's hands is one.
+/// Locks the open file for this process, unless another open file description has the lock (flock). The lock ends when
+/// the last reference to the description does; a request in the kernel's hands is one.
 pub(super) fn try_lock(file: &impl AsRawFd) -> io::Result<bool> {
     // SAFETY: flock takes a descriptor, which is open for as long as its owner is borrowed, and touches no memory.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {

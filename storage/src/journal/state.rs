@@ -278,7 +278,8 @@ impl JournalState {
 
     /// Sets a durable entry's address and counts its bytes as live. Returns the address if the entry was removed while
     /// its commit was in flight. The record that removes it may not be durable yet, and a power cut would bring the
-    /// entry back, so its bytes stay live until the commit that is filled now: that one holds the record, or follows it.
+    /// entry back, so its bytes stay live until the commit that is filled now: that one holds the record, or follows
+    /// it.
     fn place(&mut self, lane: LaneId, id: EntryId, address: RecordAddress) -> Option<RecordAddress> {
         let placement = self.lanes.get_mut(&lane).map_or(Placement::Gone, |lane| lane.place(id, address));
         self.file(&address).add_live(address.len);

@@ -1,8 +1,9 @@
 //! Copies of the topic within the cluster: an operator forks it, as it is archived or as a cut has it, while everything
 //! else goes on, and someone who cannot wait writes to the copies.
 //!
-//! In the end each copy that the cluster still has is complete, unless the origin has deleted what was still to be copied;
-//! it has the origin's batches at their offsets, without their producers, and behind them only what was written to itself.
+//! In the end each copy that the cluster still has is complete, unless the origin has deleted what was still to be
+//! copied; it has the origin's batches at their offsets, without their producers, and behind them only what was written
+//! to itself.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

@@ -203,8 +203,8 @@ impl Client {
         }
     }
 
-    /// A broker's defect: a batch that it proposed and that failed is answered when its watermark has passed that offset,
-    /// which the next leader's batches do, too.
+    /// A broker's defect: a batch that it proposed and that failed is answered when its watermark has passed that
+    /// offset, which the next leader's batches do, too.
     async fn by_watermark(&self, node: u32, spot: &Spot, bytes: &Bytes) -> Option<Offset> {
         if self.cluster.plan.defect != Some(Defect::AnswerByWatermark) {
             return None;

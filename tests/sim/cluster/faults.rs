@@ -147,8 +147,8 @@ async fn happen(cluster: &Rc<Cluster>, event: Event) {
     }
 }
 
-/// Waits until every lane has the members of the table and none is being rebuilt: then any one disk may be lost. False if
-/// that takes long.
+/// Waits until every lane has the members of the table and none is being rebuilt: then any one disk may be lost. False
+/// if that takes long.
 async fn members_settle(cluster: &Cluster) -> bool {
     let until = cluster.now_ms() + MEMBERS_MS;
     while !super::run::members_are_wanted(cluster) || !is_whole(cluster) {

@@ -1,5 +1,5 @@
-//! The topics of the simulated cluster and the replicas of its brokers, as a controller that never fails decides them, and their way to each broker:
-//! every change makes an image, which reaches each broker in its own time, in order.
+//! The topics of the simulated cluster and the replicas of its brokers, as a controller that never fails decides them,
+//! and their way to each broker: every change makes an image, which reaches each broker in its own time, in order.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};

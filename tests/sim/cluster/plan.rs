@@ -137,7 +137,8 @@ pub(crate) enum What {
         node: u32,
         down_ms: u64,
     },
-    /// The node's disk is lost, and an empty broker takes its place, once all lanes have the members that they shall have.
+    /// The node's disk is lost, and an empty broker takes its place, once all lanes have the members that they shall
+    /// have.
     Replace {
         node: u32,
         down_ms: u64,

@@ -299,8 +299,8 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(true)
     }
 
-    /// What may be deleted, at most a batch. Partitions without pending objects leave the list. `unread_pages`: pages of
-    /// manifests are in it although the pages that cuts name have to be read first.
+    /// What may be deleted, at most a batch. Partitions without pending objects leave the list. `unread_pages`: pages
+    /// of manifests are in it although the pages that cuts name have to be read first.
     fn due(&self, grace: Grace, unread_pages: bool) -> Due {
         let mut lane = self.shared.host.with_lane(|lane| lane.deletable(grace));
         let in_cuts = self.pages_in_cuts();

@@ -34,8 +34,8 @@ pub struct ArchiveConfig {
     /// Instead of [`ArchiveConfig::delete_grace`] and [`ArchiveConfig::publish_interval`] while the host is short of
     /// space for the bucket: longer than a read's deadline, as no reader but this broker uses such a bucket.
     pub short_of_space: (Duration, Duration),
-    /// Objects of a partition, and of a lane with its partitions, that may wait for their deletion: with more the oldest
-    /// cut is released. They take about 90 bytes of memory each, and 60 in checkpoints.
+    /// Objects of a partition, and of a lane with its partitions, that may wait for their deletion: with more the
+    /// oldest cut is released. They take about 90 bytes of memory each, and 60 in checkpoints.
     pub pending_max: (usize, usize),
     /// How often the bucket is listed for objects that nothing names.
     pub sweep_interval: Duration,

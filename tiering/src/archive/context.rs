@@ -237,8 +237,8 @@ impl<H: LaneHost> LaneContext<H> {
         }
     }
 
-    /// Why the lane's manifest, which was published, is not found: it is gone, or the bucket is away. The bundle loop looks
-    /// again before anything else is done.
+    /// Why the lane's manifest, which was published, is not found: it is gone, or the bucket is away. The bundle loop
+    /// looks again before anything else is done.
     pub(super) async fn manifest_gone(&self, object: ObjectName) -> StepError {
         self.note(|status| status.probed = false);
         match self.unless_away(StoreError::NotFound { key: object.key().to_string() }).await {

@@ -2,8 +2,8 @@
 //!
 //! Owns: the order and cadence of the steps, and the lists of partitions they look at: a partition to which nothing
 //! happened is on none of them. Does not own: any step (`parts`, `collect`, `relieve`, `segment`, `gather`, `publish`,
-//! `sweep`, `scrub`). Shard-local. A step that fails is logged and tried again in the next round; it does not hold up the
-//! others.
+//! `sweep`, `scrub`). Shard-local. A step that fails is logged and tried again in the next round; it does not hold up
+//! the others.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

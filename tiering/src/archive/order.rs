@@ -23,8 +23,8 @@
 //!
 //! A free key means "not yet" only while the lane's manifest in the bucket is one that this replica's log can have led
 //! to (R3): a data directory put back from a backup finds the bundles after its own gathered and deleted, and must
-//! neither write at their keys nor publish over what is newer. A manifest that was published and is not found beside the
-//! cluster's root says that the bucket lost objects: free keys say nothing then, and local bytes stay.
+//! neither write at their keys nor publish over what is newer. A manifest that was published and is not found beside
+//! the cluster's root says that the bucket lost objects: free keys say nothing then, and local bytes stay.
 //!
 //! The guards: [`judge`] and [`judge_published`] here; `bundled`, `replaced`, `published` in `manifest/apply.rs`;
 //! `LaneManifest::must_follow`, which `forget` (`collect.rs`) checks before it proposes `forgotten` (applying that does

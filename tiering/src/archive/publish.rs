@@ -66,9 +66,9 @@ impl<H: LaneHost> Housekeeping<H> {
         Err(StepError::Later(format!("{name} was written by others {CONFLICTS_MAX} times in a row")))
     }
 
-    /// Another version lies there, or none. If its command was never applied (a lost answer, a predecessor that died), it
-    /// is overwritten. Otherwise archiving of the lane stops: a version of a later term is a successor's, and then the
-    /// command that stops it is not applied here; or it shows that entries are lost here.
+    /// Another version lies there, or none. If its command was never applied (a lost answer, a predecessor that died),
+    /// it is overwritten. Otherwise archiving of the lane stops: a version of a later term is a successor's, and then
+    /// the command that stops it is not applied here; or it shows that entries are lost here.
     async fn reconcile(&self, name: ObjectName, term: Term) -> Result<PutMode, StepError> {
         if self.shared.host.leading() != Some(term) {
             return Err(StepError::End(Ended::Deposed));

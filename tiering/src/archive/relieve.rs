@@ -2,9 +2,9 @@
 //! oldest cut.
 //!
 //! Owns: the count, and when it is made. Does not own: which cuts there are (`cuts`), what a horizon holds (`held`).
-//! Shard-local. The names lie in the replicated states of lane and partitions, in memory and in every checkpoint. A week
-//! of them is little for most lanes (`DESIGN.md` has figures); without a bound, partitions with small objects and a short
-//! retention would make states that no checkpoint and no memory takes. The newest cut is never released here.
+//! Shard-local. The names lie in the replicated states of lane and partitions, in memory and in every checkpoint. A
+//! week of them is little for most lanes (`DESIGN.md` has figures); without a bound, partitions with small objects and
+//! a short retention would make states that no checkpoint and no memory takes. The newest cut is never released here.
 
 use super::host::LaneHost;
 use super::housekeeping::Housekeeping;

@@ -133,8 +133,8 @@ impl<H: LaneHost> Housekeeping<H> {
         Ok(shared.bucket.store.head(&key).await?.modified)
     }
 
-    /// Leaves those of `objects` that are this lane's to judge and that neither the lane nor the resident state of their
-    /// partition names. Spill pages are not looked at.
+    /// Leaves those of `objects` that are this lane's to judge and that neither the lane nor the resident state of
+    /// their partition names. Spill pages are not looked at.
     fn retain_unnamed(&self, objects: &mut Vec<ObjectName>, term: Term) {
         let parts = self.shared.host.with_lane(LaneManifest::parts);
         let mut owned: BTreeMap<PartitionId, BTreeSet<ObjectName>> = BTreeMap::new();

@@ -51,8 +51,8 @@ pub struct CutEntry {
     pub catalogue: u64,
     /// By lane.
     pub lanes: Vec<CutLane>,
-    /// Numbers of cuts of this home that topics are copied from which are not complete in this cut, ascending: a restore
-    /// to it goes on with them. All are below its own number.
+    /// Numbers of cuts of this home that topics are copied from which are not complete in this cut, ascending: a
+    /// restore to it goes on with them. All are below its own number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<u64>,
     /// Someone begins a copy from it: until then it stays, though no maker knows of the copy yet.
@@ -210,8 +210,8 @@ pub async fn close_index(store: &dyn ObjectStore, home: Home, epoch: LineageEpoc
     Err(RestoreError::Busy { key: home.cuts_key() })
 }
 
-/// Keeps a cut until then at least, for a copy that is about to begin; `false` if it is not kept any more. After a restore
-/// nothing is released, and nothing needs to be held.
+/// Keeps a cut until then at least, for a copy that is about to begin; `false` if it is not kept any more. After a
+/// restore nothing is released, and nothing needs to be held.
 ///
 /// # Errors
 /// As [`read_index`]; [`RestoreError::Busy`].

@@ -1,4 +1,5 @@
-//! What a topic that is being copied from an archived topic goes on from, in the catalogue and in the controller's state.
+//! What a topic that is being copied from an archived topic goes on from, in the catalogue and in the controller's
+//! state.
 //!
 //! Owns: the shape, and which offsets can be a copy's. Does not own: copying (the broker's package). Every type is a
 //! *message*.

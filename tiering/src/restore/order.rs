@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! attempt    root read → the data directory names the attempt (id, epoch, source), durably
-//! root       root PUT if it is the version that was judged: epoch + 1, `from`, `attempt`; `catalogue` is still the source's
-//!              → a broker of the source that starts, or reads the root again, stops
+//! root       root PUT if it is the version that was judged: epoch + 1, `from`, `attempt`; `catalogue` is still the
+//!              source's → a broker of the source that starts, or reads the root again, stops
 //! lane       manifest PUT if it is the version read: closed, so no later publication and no later licence to delete
-//!              → bundles read up to the first free key → seal PUT if absent there (a bundle came first: read it, go on)
+//!              → bundles read up to the first free key → seal PUT if absent there (a bundle came first: read it)
 //! lanes      every lane of the source's catalogue is sealed → the catalogue read again, until it names no other lane
 //! cut        only to go back: every lane of the source is sealed → the source's index of cuts PUT if it is the version
 //!              read: closed, so no later release of the cut → the cut is read, lanes and catalogue as they are in it

@@ -1,8 +1,8 @@
-//! One topic of a cluster as its bucket has it: found by name, now or in a cut, and read lane by lane. For copies of the
-//! topic into a living cluster.
+//! One topic of a cluster as its bucket has it: found by name, now or in a cut, and read lane by lane. For copies of
+//! the topic into a living cluster.
 //!
-//! Owns: these requests. Does not own: the copy (the broker's package). Nothing is written. Of a lane only the pages and
-//! ranges of the topic are kept, so memory does not grow with the other partitions of the lane.
+//! Owns: these requests. Does not own: the copy (the broker's package). Nothing is written. Of a lane only the pages
+//! and ranges of the topic are kept, so memory does not grow with the other partitions of the lane.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,8 +51,8 @@ impl Restore {
     /// The topic of that name, in the home that the root names.
     ///
     /// # Errors
-    /// [`RestoreError::NoTopic`], [`RestoreError::NotArchived`], [`RestoreError::NoCut`]; the archive of a lane that has
-    /// the topic is damaged; what the store says.
+    /// [`RestoreError::NoTopic`], [`RestoreError::NotArchived`], [`RestoreError::NoCut`]; the archive of a lane that
+    /// has the topic is damaged; what the store says.
     pub async fn topic(&self, name: &TopicName, state: TopicState) -> Result<FoundTopic, RestoreError> {
         let home = self.served().await?;
         let cut = match state {

@@ -1,10 +1,10 @@
 //! The cuts that are kept: can each be gone back to?
 //!
-//! Owns: the walk from the index of cuts to all that a cut reaches. Cuts have most pages, bundles and objects in common:
-//! each page and each bundle's index is read once a pass, and each data object is listed once, however many cuts reach
-//! it (their bytes are not read). Only if something is wrong each cut is walked again by itself, to say which cuts it
-//! concerns. That second walk goes by the index of cuts as it is then: a cut that was released meanwhile, with what only
-//! it reached, is no damage.
+//! Owns: the walk from the index of cuts to all that a cut reaches. Cuts have most pages, bundles and objects in
+//! common: each page and each bundle's index is read once a pass, and each data object is listed once, however many
+//! cuts reach it (their bytes are not read). Only if something is wrong each cut is walked again by itself, to say
+//! which cuts it concerns. That second walk goes by the index of cuts as it is then: a cut that was released meanwhile,
+//! with what only it reached, is no damage.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

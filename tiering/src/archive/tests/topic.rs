@@ -1,5 +1,5 @@
-//! One topic read from the bucket, now and in cuts, beside an archiver that gathers, trims and deletes: it ends where the
-//! lane ends, or ended, and all of it is there.
+//! One topic read from the bucket, now and in cuts, beside an archiver that gathers, trims and deletes: it ends where
+//! the lane ends, or ended, and all of it is there.
 
 use tidewater_storage::model::TopicName;
 
