@@ -2,7 +2,8 @@
 //!
 //! Owns: the trait, its types and errors. [`object_store`] is the built-in one, whose state is objects of the bucket;
 //! [`ReadOnlyCatalog`] reads that of another cluster; [`rest`] is a catalog of another vendor, over its Iceberg REST
-//! routes; [`wire`] has the JSON of the routes that this process serves. Does not own: serving HTTP, what is in a commit.
+//! routes; [`wire`] has the JSON of the routes that this process serves. Does not own: serving HTTP, what is in a
+//! commit.
 //!
 //! Contract of [`Catalog::commit`]. **Atomicity**: all updates or none. **Ordering**: commits of a table are totally
 //! ordered; requirements are checked on the state the updates are applied to. **Retries**: an implementation may
@@ -10,7 +11,7 @@
 //! may have happened; the caller loads and compares. **Crash**: a commit that did not answer happened wholly or not.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, UnboundPartitionSpec};
@@ -29,10 +30,12 @@ mod keys;
 mod members;
 mod namespaces;
 pub mod object_store;
+mod own;
 mod pointer;
 mod purge;
 mod raw;
 mod read_only;
+mod refs;
 mod rename;
 mod requirement;
 pub mod rest;
@@ -47,6 +50,7 @@ pub use namespaces::PropertyChange;
 pub use object_store::ObjectStoreCatalog;
 pub use raw::RawLoaded;
 pub use read_only::ReadOnlyCatalog;
+pub use refs::Refs;
 pub use rest::RestCatalog;
 pub use transactions::TableCommit;
 pub use views::{LoadedView, NewView, ViewRequirement, ViewUpdate};
@@ -57,6 +61,27 @@ pub struct Loaded {
     pub metadata: Arc<TableMetadata>,
     /// URI of the file it is in; `None` for a table that is only staged.
     pub location: Option<String>,
+    /// Of this very metadata; found at the first request, unless the writer of the metadata knew them already.
+    refs: Arc<OnceLock<Refs>>,
+}
+
+impl Loaded {
+    #[must_use]
+    pub fn new(metadata: Arc<TableMetadata>, location: Option<String>) -> Self {
+        Self { metadata, location, refs: Arc::default() }
+    }
+
+    /// Branches and tags.
+    ///
+    /// # Errors
+    /// If the metadata cannot be written as JSON and read back: a defect of iceberg's. Nothing may expire then.
+    pub fn refs(&self) -> iceberg::Result<&Refs> {
+        if let Some(known) = self.refs.get() {
+            return Ok(known);
+        }
+        let found = refs::of(&self.metadata)?;
+        Ok(self.refs.get_or_init(|| found))
+    }
 }
 
 /// A table to be made.

@@ -29,7 +29,7 @@ use tidewater_storage::disposition::Disposition;
 use tidewater_storage::model::TimestampMs;
 use uuid::Uuid;
 
-use crate::catalog::{Catalog, CatalogError, Loaded};
+use crate::catalog::{Catalog, CatalogError, Loaded, Refs};
 use crate::files::{FileError, TableFiles};
 use crate::names::Names;
 use crate::plan::Offsets;
@@ -197,8 +197,10 @@ impl Committer {
     /// # Errors
     /// The catalog; [`CommitError::Foreign`]; [`CommitError::Fenced`].
     pub async fn refresh(&mut self) -> Result<Loaded, CommitError> {
-        self.current = None;
+        // Held until the catalog has looked: it does not read again what is held.
+        let held = self.current.take();
         let loaded = self.catalog.load(&self.table).await?;
+        drop(held);
         self.check(&loaded.metadata)?;
         self.current = Some(loaded.clone());
         Ok(loaded)
@@ -380,7 +382,7 @@ impl Committer {
         id: &str,
         now: TimestampMs,
     ) -> Result<Option<Loaded>, CommitError> {
-        let made = self.maker(settings, &maintain::refs(&base.metadata)?).make(&base.metadata, append, id, now).await?;
+        let made = self.maker(settings, base.refs()?).make(&base.metadata, append, id, now).await?;
         let done = self.put(base, made, &mut append.uncertain).await?;
         if let Some(loaded) = &done {
             let held = offsets::of(&self.table, &loaded.metadata)?;
@@ -389,7 +391,7 @@ impl Committer {
         Ok(done)
     }
 
-    fn maker<'a>(&'a self, settings: &'a TableSettings, refs: &'a maintain::Refs) -> snapshot::Maker<'a> {
+    fn maker<'a>(&'a self, settings: &'a TableSettings, refs: &'a Refs) -> snapshot::Maker<'a> {
         snapshot::Maker {
             files: self.catalog.files(),
             names: &self.names,
@@ -402,7 +404,8 @@ impl Committer {
     }
 
     /// Commits what was made on `base`, and deletes what only the snapshots that it expires named. `None` if the base
-    /// was not current any more, or if that is not known: then `uncertain` is set.
+    /// was not current any more, or if that is not known. `uncertain` is set where the commit may take effect after
+    /// this call.
     async fn put(
         &mut self,
         base: &Loaded,
@@ -411,12 +414,16 @@ impl Committer {
     ) -> Result<Option<Loaded>, CommitError> {
         let unknown = std::mem::take(&mut self.unknown);
         let expires = made.updates.iter().any(|update| matches!(update, TableUpdate::RemoveSnapshots { .. }));
-        match self.catalog.commit(&self.table, made.requirements, made.updates).await {
+        let answer = self.catalog.commit(&self.table, made.requirements, made.updates).await;
+        if let Err(error) = &answer {
+            *uncertain |= may_have_happened(error) || !self.catalog.refusals_are_final();
+        }
+        match answer {
             Ok(loaded) => {
                 self.current = Some(loaded.clone());
                 // A catalog that does not show all snapshots has not lost the others.
                 if expires {
-                    garbage::collect(&self.catalog.files(), &base.metadata, &loaded.metadata).await;
+                    garbage::collect(&self.catalog.files(), &base.metadata, &loaded).await;
                 }
                 Ok(Some(loaded))
             }
@@ -439,7 +446,6 @@ impl Committer {
             // The outcome may be unknown: the next attempt, or the next call, looks at the table.
             Err(error) => {
                 self.current = None;
-                *uncertain |= may_have_happened(&error);
                 if !matches!(error, CatalogError::Unknown { .. }) {
                     return Err(error.into());
                 }

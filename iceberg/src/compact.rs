@@ -15,9 +15,9 @@
 //!
 //! **Sink**: its commits and these do not wait for each other. An append between the survey and the commit does not
 //! matter, since it replaces no file; where both commit at once, the loser repeats its commit, not its files. **Crash,
-//! cancellation**: at any point; files that no snapshot names are orphans ([`crate::commit::orphans`]), which are not swept
-//! during a run. **Only ours**: files with our names, of the spec with which the table is written, of tables of format 2.
-//! A format 3 table gives each row an id, which iceberg 0.10 does not show of existing files.
+//! cancellation**: at any point; files that no snapshot names are orphans ([`crate::commit::orphans`]), which are not
+//! swept during a run. **Only ours**: files with our names, of the spec with which the table is written, of tables of
+//! format 2. A format 3 table gives each row an id, which iceberg 0.10 does not show of existing files.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ mod order;
 mod part;
 pub mod plan;
 mod project;
+mod ranges;
 mod rewrite;
 #[cfg(test)]
 mod tests;

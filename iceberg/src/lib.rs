@@ -13,11 +13,11 @@
 //!    manifests and expires snapshots;
 //! 6. [`catalog`] moves the table's pointer to the new metadata by compare-and-set.
 //!
-//! [`sink`] calls them in this order, one turn at a time, for one topic. [`compact`] writes small files of an hour that is
-//! over again as few large ones, and commits them in their place; [`rewind`] takes a table back to offsets that it had. Below all of them: [`schema`] (columns and
-//! ids), [`mode`] (which kind of table), [`files`] (the only way to bytes), [`location`] (URIs), [`names`] (unique
-//! names). [`audit`] reads a table back; [`mod@verify`] looks whether all that tables name is there. Everything runs on
-//! the side runtime. DESIGN.md says why, FORMAT.md what is stored.
+//! [`sink`] calls them in this order, one turn at a time, for one topic. [`compact`] writes small files of an hour that
+//! is over again as few large ones, and commits them in their place; [`rewind`] takes a table back to offsets that it
+//! had. Below all of them: [`schema`] (columns and ids), [`mode`] (which kind of table), [`files`] (the only way to
+//! bytes), [`location`] (URIs), [`names`] (unique names). [`audit`] reads a table back; [`mod@verify`] looks whether
+//! all that tables name is there. Everything runs on the side runtime. DESIGN.md says why, FORMAT.md what is stored.
 //!
 //! Invariants:
 //! - **I1** Each offset of a partition lies in exactly one committed snapshot's range (`commit`, by comparing offsets).

@@ -228,8 +228,8 @@ impl Partitioner {
         Self::of_spec(metadata.default_partition_spec(), metadata).or_else(by_hour)
     }
 
-    /// By a spec of the table with this metadata; `None` if it is over other columns, or not of those that the setting may
-    /// have.
+    /// By a spec of the table with this metadata; `None` if it is over other columns, or not of those that the setting
+    /// may have.
     #[must_use]
     pub fn of_spec(spec: &PartitionSpec, metadata: &TableMetadata) -> Option<Self> {
         let (spec_id, system) = (spec.spec_id(), SystemColumns::of(metadata));

@@ -1,9 +1,9 @@
 //! The sink of one topic: plan → read → translate → write → commit, one turn at a time.
 //!
 //! Owns: the turn, the caps on what a turn holds in memory ([`take`] keeps them), the status that `topic describe` and
-//! metrics show; [`make`] makes tables, [`typed`] lets their columns follow schemas, [`found`] finds columns in JSON
-//! without one, [`dead_letters`] has what is no row. Does not own: when turns happen (root: `lakehouse`). *Message*:
-//! one task on the side runtime drives it.
+//! metrics show; [`table`] finds the table or makes it (by [`make`]), marks and drops it, [`typed`] lets their columns
+//! follow schemas, [`found`] finds columns in JSON without one, [`dead_letters`] has what is no row. Does not own: when
+//! turns happen (root: `lakehouse`). *Message*: one task on the side runtime drives it.
 //!
 //! **Exactly once**: a turn begins with the table's own offsets; its commit is refused unless the table still has
 //! them. **Crash, cancellation**: at any point; a dropped turn leaves garbage files at most. **Order**: each
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::catalog::{Catalog, CatalogError, Loaded};
 use crate::commit::orphans::SweepLock;
-use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, garbage, identity, offsets};
+use crate::commit::{Append, Bounds, CommitError, Committer, TableOwner, offsets};
 use crate::files::TableFiles;
 use crate::mode::{ConflictPolicy, KeyMode, TableMode};
 use crate::names::Names;
@@ -48,6 +48,7 @@ mod restored;
 mod rewind;
 mod scatter;
 pub mod status;
+mod table;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -88,7 +89,8 @@ pub struct SinkConfig {
     pub delete: bool,
     /// `iceberg.layout`.
     pub layout: SystemLayout,
-    /// `iceberg.partition.spec`: that of a table that is made, once it has the columns. One that is there keeps its own.
+    /// `iceberg.partition.spec`: that of a table that is made, once it has the columns. One that is there keeps its
+    /// own.
     pub partition: PartitionChoice,
     /// `iceberg.sort.order`: the table gets it when it changes, and its columns with the schemas that bring them.
     pub sort: SortChoice,
@@ -147,9 +149,6 @@ impl SinkConfig {
 /// not list its tables each time.
 const FIRST_SWEEP_MS: i64 = 6 * 60 * 1000;
 
-/// A table that nothing is added to is loaded again after this long: a user may have dropped or changed it.
-const LOOK_AGAIN_MS: i64 = 5 * 60 * 1000;
-
 /// The sink of one topic.
 pub struct TableSink {
     config: SinkConfig,
@@ -168,6 +167,8 @@ pub struct TableSink {
     /// An append that may be in the table, and its dead letters: settled before anything else.
     unsettled: Option<(Append, DeadTurn)>,
     last_commit: Option<TimestampMs>,
+    /// How long before the target lag is over a turn begins, so that its rows are in the table by then.
+    head_start_ms: i64,
     behind: bool,
     /// The first partition that the last turn had no room for; the next turn begins with it.
     turned_away: Option<PartitionIndex>,
@@ -179,6 +180,8 @@ pub struct TableSink {
     sweep_lock: SweepLock,
     /// When the table was last loaded rather than known from a commit.
     looked_at: TimestampMs,
+    /// Properties of the setting that the catalog has in its own words.
+    reworded: table::Reworded,
     status: SinkStatus,
 }
 
@@ -204,6 +207,7 @@ impl TableSink {
             dead,
             unsettled: None,
             last_commit: None,
+            head_start_ms: 0,
             behind: false,
             turned_away: None,
             short_of_files: BTreeSet::new(),
@@ -211,6 +215,7 @@ impl TableSink {
             sweep_at: None,
             sweep_lock: SweepLock::default(),
             looked_at: TimestampMs(0),
+            reworded: table::Reworded::default(),
             status,
         }
     }
@@ -237,6 +242,13 @@ impl TableSink {
     /// Takes over a changed `iceberg.target.lag.ms`.
     pub fn set_target_lag_ms(&mut self, lag: i64) {
         self.config.target_lag_ms = lag;
+    }
+
+    /// How long a turn takes, from the caller's decision to begin it to its commit. The next ones begin that much, and
+    /// a quarter of it, before the target lag is over, at most half of it: so that it holds for records that come just
+    /// after a turn has begun.
+    pub fn expect_turn_ms(&mut self, ms: i64) {
+        self.head_start_ms = ms.saturating_add(ms / 4).clamp(0, self.config.target_lag_ms / 2);
     }
 
     /// Takes over a changed `iceberg.delete`.
@@ -364,7 +376,7 @@ impl TableSink {
             let plan = plan::plan(&Situation {
                 now,
                 last_commit,
-                target_lag_ms: self.config.target_lag_ms,
+                target_lag_ms: self.config.target_lag_ms.saturating_sub(self.head_start_ms),
                 behind: self.behind || first,
                 log: &log,
                 table: &table,
@@ -516,97 +528,6 @@ impl TableSink {
                 self.catalog.files().take_back(&files).await;
                 Err(error.into())
             }
-        }
-    }
-
-    /// The table as last seen, or loaded; made if it is not there.
-    async fn base(&mut self, now: TimestampMs) -> Result<Loaded, SinkError> {
-        let fresh = (0..LOOK_AGAIN_MS).contains(&now.since_ms(self.looked_at));
-        if let Some(base) = self.committer.current().filter(|_| fresh) {
-            return Ok(base.clone());
-        }
-        self.looked_at = now;
-        let known = self.committer.current().is_some();
-        match self.committer.refresh().await {
-            Ok(base) => {
-                if !known && self.catalog.refusals_are_final() {
-                    garbage::recover(&self.catalog.files(), &base.metadata).await;
-                }
-                Ok(base)
-            }
-            Err(error) if error.is_table_gone() => {
-                let table = &self.config.table;
-                let unmade = || CatalogError::Refused {
-                    detail: format!(
-                        "{table} cannot be made: the catalog says that its name is taken, and that there is no such table \
-                         (is it a view, or is the warehouse gone?)"
-                    ),
-                };
-                match make::make_table(&*self.catalog, &self.config, table).await {
-                    Err(SinkError::Commit(error)) if error.is_table_gone() => Err(unmade().into()),
-                    Err(error) => Err(error),
-                    Ok(()) => self.committer.refresh().await.map_err(|error| match error.is_table_gone() {
-                        true => unmade().into(),
-                        false => error.into(),
-                    }),
-                }
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Sets the table's mark by which it is dropped with its topic, if it differs from the setting.
-    async fn mark(&mut self, base: Loaded) -> Result<Loaded, SinkError> {
-        if identity::goes_with_topic(&base.metadata) == self.config.delete {
-            return Ok(base);
-        }
-        let value = if self.config.delete { "true" } else { "false" };
-        Ok(self.committer.set_property(&base, identity::DELETE, value).await?)
-    }
-
-    /// Gives the table the properties of the setting that it lacks, or has with other values.
-    async fn give_properties(&mut self, base: Loaded) -> Result<Loaded, SinkError> {
-        let held = base.metadata.properties();
-        let differs = |(key, value): &(&String, &String)| held.get(*key) != Some(*value);
-        let given = self.config.properties.iter().filter(differs);
-        let updates: Vec<_> = given.map(|(key, value)| (key.clone(), value.clone())).collect();
-        if updates.is_empty() {
-            return Ok(base);
-        }
-        Ok(self.committer.set_properties(&base, updates.into_iter().collect()).await?)
-    }
-
-    /// Drops the topic's table and that of its dead letters with their files (`iceberg.delete=true`). Another owner's
-    /// table is left alone, also one that took the name after this one was loaded.
-    ///
-    /// # Errors
-    /// The catalog; [`CommitError::Foreign`].
-    pub async fn drop_table(&mut self) -> Result<(), SinkError> {
-        self.drop_dead().await?;
-        let dropped = match self.committer.refresh().await {
-            Ok(base) => self.catalog.drop_one(&self.config.table, Some(base.metadata.uuid()), true).await,
-            Err(CommitError::Catalog(error)) => Err(error),
-            Err(error) => return Err(error.into()),
-        };
-        match dropped {
-            Ok(()) | Err(CatalogError::NoSuchTable(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Removes the marks by which the tables are dropped with their topic: no sink keeps them up to date from here on.
-    ///
-    /// # Errors
-    /// The catalog; the table is another's.
-    pub async fn unmark(&mut self) -> Result<(), SinkError> {
-        self.config.delete = false;
-        self.unmark_dead().await?;
-        match self.committer.refresh().await {
-            Ok(base) => self.mark(base).await.map(drop),
-            // It is not dropped with its topic.
-            Err(CommitError::Foreign(foreign)) if foreign.is_free() => Ok(()),
-            Err(error) if error.is_table_gone() => Ok(()),
-            Err(error) => Err(error.into()),
         }
     }
 

@@ -1,5 +1,5 @@
-//! [`TableOrder`]: the sort order by which a table's files are written when they are compacted: the table's default one,
-//! whether `iceberg.sort.order` or an engine has set it. Pure.
+//! [`TableOrder`]: the sort order by which a table's files are written when they are compacted: the table's default
+//! one, whether `iceberg.sort.order` or an engine has set it. Pure.
 //!
 //! Any transform is taken that iceberg can apply to a column, since an engine may have chosen it; the setting asks for
 //! columns as they are alone ([`choice`]). [`wanted`] says how the table gets what it asks for.
@@ -39,6 +39,9 @@ impl TableOrder {
         }
         let field = |field: &iceberg::spec::SortField| {
             check(schema, field.source_id)?;
+            if matches!(field.transform, Transform::Bucket(0) | Transform::Truncate(0)) {
+                return Err(format!("{} has no value: nothing is divided by zero", field.transform));
+            }
             let descending = field.direction == SortDirection::Descending;
             let options = SortOptions { descending, nulls_first: field.null_order == NullOrder::First };
             Ok(OrderField { source: field.source_id, transform: field.transform, options })
@@ -135,6 +138,10 @@ mod tests {
         let found = table(&[(ids::HEADER_KEY, Transform::Identity)]).expect("a table");
         assert!(TableOrder::of(&found).expect_err("in a list").contains("is in a list or a map"));
         assert!(check(found.current_schema(), ids::TIDEWATER).expect_err("a struct").contains("has parts"));
+        // The builder takes it, and a row of it would divide by zero.
+        if let Ok(found) = table(&[(ids::KEY, Transform::Bucket(0))]) {
+            assert!(TableOrder::of(&found).expect_err("no value").contains("divided by zero"));
+        }
         assert!(check(found.current_schema(), 99).expect_err("none").contains("was dropped"));
     }
 }

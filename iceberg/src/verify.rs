@@ -7,8 +7,8 @@
 //! written.
 //!
 //! Metadata is read whole. Data files are listed, a thousand a request, and one that a listing does not have in the
-//! right size is asked for by itself; without `quick` the footer of each Parquet file is read, too, and must have as many
-//! rows as the manifest says. Rows are not read: that would be the whole table.
+//! right size is asked for by itself; without `quick` the footer of each Parquet file is read, too, and must have as
+//! many rows as the manifest says. Rows are not read: that would be the whole table.
 //!
 //! The cluster, and engines, may commit meanwhile and delete what no snapshot names any more. So a table with damage is
 //! checked again from its pointer on, and only what is found twice is reported: the second check began after the first

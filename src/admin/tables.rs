@@ -116,8 +116,10 @@ pub(super) async fn list(State(AdminState { services, .. }): State<AdminState>) 
 /// The topic with this name, or whose table has it; or the refusal.
 fn find<'a>(image: &'a ClusterImage, name: &str) -> Result<&'a TopicImage, Response> {
     let missing = |why: String| Err(refused(StatusCode::NOT_FOUND, &why));
-    let topic = image.topic(name).or_else(|| image.topic(name.strip_prefix("topics.")?));
-    match topic {
+    let is_named = |topic: &&Arc<TopicImage>| topic.config.table_of(&topic.name).to_string() == name;
+    let by_table = || image.topics.values().filter(|topic| has_table(topic)).find(is_named);
+    let topic = image.topic(name).or_else(by_table);
+    match topic.map(AsRef::as_ref) {
         Some(topic) if has_table(topic) => Ok(topic),
         Some(_) => missing(format!("topic {name} has no table; set iceberg.mode to make one")),
         None => missing(format!("topic {name} does not exist")),

@@ -4,9 +4,11 @@
 //! shown of runs. Does not own: what a run does (`tidewater_iceberg::compact`). One table is compacted at a time on a
 //! broker, so that no more memory and processor time than that of one run is taken from the commits.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tidewater_iceberg::commit::TableOwner;
 use tidewater_iceberg::compact::{CompactError, Compactor, Run, TableFilesSeen};
 use tidewater_iceberg::names::Names;
@@ -14,7 +16,7 @@ use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::{TimestampMs, TopicId};
 use tokio::sync::mpsc;
 
-use super::drive::MaintenanceTask;
+use super::drive::{MaintenanceTask, PANIC_PAUSE};
 use super::orders::TableOrder;
 use super::states::{Compaction, CompactionProgress, LastCompaction, TableStates};
 
@@ -30,8 +32,20 @@ const FIRST_LOOK: Duration = Duration::from_secs(60);
 const TRIES: usize = 3;
 const TRY_PAUSE: Duration = Duration::from_secs(10);
 
-/// Compacts a topic's table until it is dropped with the sink.
+/// Compacts a topic's table until it is dropped with the sink; begins again after a panic.
 pub(super) async fn keep(task: MaintenanceTask, mut orders: mpsc::Receiver<TableOrder>) {
+    while AssertUnwindSafe(keep_once(&task, &mut orders)).catch_unwind().await.is_err() {
+        let (table, topic) = (&task.config.table, task.config.topic_id);
+        tracing::error!(%table, "the compaction of a table panicked and begins again");
+        task.states.note_compaction(topic, |state| {
+            state.progress = None;
+            state.reason = Some("a run panicked; the broker's log says where".to_owned());
+        });
+        tokio::time::sleep(PANIC_PAUSE).await;
+    }
+}
+
+async fn keep_once(task: &MaintenanceTask, orders: &mut mpsc::Receiver<TableOrder>) {
     let (config, topic) = (&task.config, task.config.topic_id);
     let owner = TableOwner { cluster: config.cluster, topic, epoch: config.epoch };
     let catalog = Arc::clone(&task.catalog);

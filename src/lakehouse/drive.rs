@@ -19,6 +19,7 @@ use tidewater_iceberg::sink::{
 use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::{Offset, TimestampMs, TopicId};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use super::orders::SinkOrder;
 use super::reader::MeshReader;
@@ -47,7 +48,7 @@ const DROP_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 /// Taking the mark off a table is tried this often, half a minute in all.
 const UNMARK_ATTEMPTS: usize = 5;
 /// A sink that panicked is started again after this long.
-const PANIC_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const PANIC_PAUSE: Duration = Duration::from_secs(30);
 
 /// The settings of a topic that its sink follows while it runs. *Message*.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,11 +210,14 @@ async fn drive(
         sink.set_target_lag_ms(i64::try_from(held.lag_ms).unwrap_or(i64::MAX));
         sink.set_delete(held.delete);
         sink.set_conflict(held.conflict);
-        let now = wall();
+        let (now, began) = (wall(), Instant::now());
         let outcome = {
             let _turn = turns.acquire().await;
             sink.run_once(now).await
         };
+        if matches!(outcome, Outcome::Committed { .. }) {
+            sink.expect_turn_ms(i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX));
+        }
         states.set(growth.topic, state_of(&config, sink.status()));
         let bad = &sink.status().unreadable;
         if bad.len() > unreadable {

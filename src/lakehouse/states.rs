@@ -278,7 +278,8 @@ impl TableStates {
         Some((state.table.clone(), state.paused.clone(), lag))
     }
 
-    /// The next offset of a topic's table and the records that it lacks, by partition; none before its sink's first turn.
+    /// The next offset of a topic's table and the records that it lacks, by partition; none before its sink's first
+    /// turn.
     #[must_use]
     pub fn partitions(&self, topic: TopicId) -> BTreeMap<i32, (u64, u64)> {
         let by_topic = self.by_topic.read().unwrap_or_else(PoisonError::into_inner);

@@ -60,7 +60,7 @@ impl ObjectStoreCatalog {
         self.load_namespace(&table.namespace).await?;
         let metadata = self.prepare(table, new).await?;
         self.files.make_directories(metadata.location()).await?;
-        Ok(Loaded { metadata: Arc::new(metadata), location: None })
+        Ok(Loaded::new(Arc::new(metadata), None))
     }
 
     /// A staged table from the updates that describe it.
@@ -99,10 +99,10 @@ impl ObjectStoreCatalog {
     ) -> Result<Loaded, CatalogError> {
         self.load_namespace(&table.namespace).await?;
         self.check_free(table, Kind::Table).await?;
-        let location = self.write_metadata(&metadata, 0).await?;
-        let pointer = self.fresh_pointer(&metadata, &location);
+        let written = self.write_metadata(metadata, 0).await?;
+        let pointer = self.fresh_pointer(&written.metadata, &written.location);
         match self.swing(table, &pointer, PutMode::IfAbsent, Claim::File { base: None }).await? {
-            Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location) }),
+            Swing::Done => Ok(written.into_loaded()),
             // Our file stays: if our table was there and was renamed before the other one came, the file is in use.
             Swing::Lost => {
                 self.check_free(table, Kind::Table).await?;

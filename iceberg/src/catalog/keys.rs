@@ -1,8 +1,9 @@
 //! Keys of the catalog's objects: the only file that builds or parses one.
 //!
 //! `<warehouse>/catalog/namespaces/<namespace>.json`, `<warehouse>/catalog/tables/<namespace>/<table or view>.json` and
-//! `<warehouse>/catalog/views/<namespace>/<view>/<entry>.json`, `<warehouse>/catalog/transactions/<uuid>.json`. Names are written with letters, digits, `-` and `_` as they are (a table's also with `.`) and any other byte as `=XX`;
-//! the levels of a namespace are joined by `.`. Names that a directory bucket could not hold as file names are refused;
+//! `<warehouse>/catalog/views/<namespace>/<view>/<entry>.json`, `<warehouse>/catalog/transactions/<uuid>.json`. Names
+//! are written with letters, digits, `-` and `_` as they are (a table's also with `.`) and any other byte as `=XX`; the
+//! levels of a namespace are joined by `.`. Names that a directory bucket could not hold as file names are refused;
 //! every legal topic name fits.
 
 use iceberg::{NamespaceIdent, TableIdent};

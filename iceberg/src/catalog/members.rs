@@ -1,7 +1,8 @@
 //! Members of metadata that would be lost: what another writer's file has and this version's types do not keep.
 //!
 //! A commit reads a metadata file into types and writes it again. A member that the types do not know (of a newer
-//! format, of another catalog) would be gone, so a commit on such a file is refused. A load hands the file out as it is.
+//! format, of another catalog) would be gone, so a commit on such a file is refused. A load hands the file out as it
+//! is.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +11,8 @@ use serde_json::Value;
 /// Members named in an error at most.
 const NAMED_MAX: usize = 10;
 
-/// Paths of members of `file` that `kept` lacks, at most [`NAMED_MAX`]; `[]` stands for any item of a list. What is null
-/// or empty is no loss.
+/// Paths of members of `file` that `kept` lacks, at most [`NAMED_MAX`]; `[]` stands for any item of a list. What is
+/// null or empty is no loss.
 pub(super) fn lost(file: &Value, kept: &Value) -> Vec<String> {
     let (mut all, mut known) = (BTreeSet::new(), BTreeSet::new());
     paths(file, &mut String::new(), &mut all);

@@ -13,7 +13,7 @@
 //! (ours may have been there before a rename), so the answer stays unknown and no file is deleted.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,9 +22,11 @@ use iceberg::{ErrorKind, NamespaceIdent, TableIdent, TableRequirement, TableUpda
 use tidewater_tiering::store::{ETag, ObjectKey, ObjectStore, PutMode, StoreError};
 use uuid::Uuid;
 
+use super::json::FileText;
 use super::keys::CatalogKeys;
+use super::own::{Known, OwnFiles};
 use super::pointer::{FORMAT, Kind, Pointer, PointerState};
-use super::raw::OwnFiles;
+use super::refs::Refs;
 use super::transactions::as_seen;
 use super::{Catalog, CatalogError, Loaded, NewTable};
 use crate::files::TableFiles;
@@ -36,6 +38,9 @@ pub(super) const COMMIT_ATTEMPTS: usize = 10;
 pub(super) const ANSWER_ATTEMPTS: usize = 3;
 /// Bytes of a metadata file at most. Every commit reads and writes one, and so does each client that loads the table.
 pub(super) const METADATA_BYTES_MAX: usize = 64 << 20;
+/// A metadata file whose last change is longer than this before an earlier one is refused by every reader (iceberg 0.10
+/// and Java alike), and the builder does not look. Milliseconds.
+const CLOCKS_APART_MS: i64 = 60_000;
 /// Iceberg's switch for deleting metadata files that fell off the log.
 const DELETE_METADATA: &str = "write.metadata.delete-after-commit.enabled";
 
@@ -51,11 +56,18 @@ pub struct ObjectStoreCatalog {
 
 /// A table's next state, written and not yet reached by a pointer.
 pub(super) struct Built {
-    pub(super) metadata: TableMetadata,
+    pub(super) metadata: Arc<TableMetadata>,
     /// URI of its file.
     pub(super) location: String,
+    pub(super) refs: Arc<OnceLock<Refs>>,
     /// What fell off the metadata log.
     pub(super) expired: Vec<MetadataLog>,
+}
+
+impl Built {
+    pub(super) fn into_loaded(self) -> Loaded {
+        Loaded { metadata: self.metadata, location: Some(self.location), refs: self.refs }
+    }
 }
 
 /// How a conditional pointer write ended.
@@ -261,14 +273,25 @@ impl ObjectStoreCatalog {
         }
     }
 
+    /// The table at `pointer`.
+    async fn read(&self, pointer: &Pointer) -> Result<Loaded, CatalogError> {
+        match self.own.known(pointer.table_uuid, &pointer.metadata_location) {
+            Known::Held(loaded) => Ok(loaded),
+            Known::Written | Known::Nothing => {
+                let metadata = self.read_metadata(&pointer.metadata_location).await?;
+                Ok(Loaded::new(Arc::new(metadata), Some(pointer.metadata_location.clone())))
+            }
+        }
+    }
+
     pub(super) async fn read_metadata(&self, location: &str) -> Result<TableMetadata, CatalogError> {
         Ok(TableMetadata::read_from(&self.files.io(), location).await?)
     }
 
-    /// Writes `metadata` to a new file of its table, `version` being how many came before. Returns its URI.
-    pub(super) async fn write_metadata(&self, metadata: &TableMetadata, version: u64) -> Result<String, CatalogError> {
+    /// Writes `metadata` to a new file of its table, `version` being how many came before.
+    pub(super) async fn write_metadata(&self, metadata: TableMetadata, version: u64) -> Result<Built, CatalogError> {
         let location = format!("{}/metadata/{version:05}-{}.metadata.json", metadata.location(), self.names.uuid());
-        let body = serde_json::to_vec(&super::json::ordered(metadata)?).map_err(iceberg::Error::from)?;
+        let FileText { body, refs } = super::json::file(&metadata)?;
         if body.len() > METADATA_BYTES_MAX {
             let detail = format!(
                 "the table's metadata would take {} bytes, more than the {METADATA_BYTES_MAX} allowed; expire \
@@ -278,8 +301,10 @@ impl ObjectStoreCatalog {
             return Err(CatalogError::Invalid { detail });
         }
         self.files.write(&location, Bytes::from(body)).await?;
-        self.own.add(&location);
-        Ok(location)
+        let refs = Arc::new(OnceLock::from(refs));
+        let built = Built { metadata: Arc::new(metadata), location, refs, expired: Vec::new() };
+        self.own.add(&built);
+        Ok(built)
     }
 
     /// Deletes what fell off the metadata log, if the table wants that; a failure leaves garbage and is only logged.
@@ -302,25 +327,35 @@ impl ObjectStoreCatalog {
         requirements: &[TableRequirement],
         updates: &[TableUpdate],
     ) -> Result<Built, CatalogError> {
-        let base = self.read_base(table, &pointer.metadata_location).await?;
+        let base = self.read_base(table, pointer).await?;
         for requirement in requirements {
             if requirement.check(Some(&base)).is_err() {
                 let detail = super::requirement::explain(requirement, &base);
                 return Err(CatalogError::Conflict { table: table.clone(), detail });
             }
         }
-        let mut builder = base.into_builder(Some(pointer.metadata_location.clone()));
+        let changed_at = base.last_updated_ms();
+        let mut builder = Arc::unwrap_or_clone(base).into_builder(Some(pointer.metadata_location.clone()));
         for update in updates.iter().cloned() {
             builder = update.apply(builder).map_err(|error| failed(table, error))?;
         }
         let built = builder.build().map_err(|error| failed(table, error))?;
         super::schemas::check_removed(table, updates, &built.metadata)?;
-        if built.changes.is_empty() {
-            let metadata = self.read_metadata(&pointer.metadata_location).await?;
-            return Ok(Built { metadata, location: pointer.metadata_location.clone(), expired: Vec::new() });
+        let (before, now) = (changed_at, built.metadata.last_updated_ms());
+        if now < before - CLOCKS_APART_MS {
+            let detail = format!(
+                "{table} was last changed {} s from now, by a clock that is ahead of this machine's; set the clocks",
+                (before - now) / 1000
+            );
+            return Err(CatalogError::Busy { detail });
         }
-        let location = self.write_metadata(&built.metadata, version_after(&pointer.metadata_location)).await?;
-        Ok(Built { metadata: built.metadata, location, expired: built.expired_metadata_logs })
+        if built.changes.is_empty() {
+            let Loaded { metadata, refs, .. } = self.read(pointer).await?;
+            let location = pointer.metadata_location.clone();
+            return Ok(Built { metadata, location, refs, expired: Vec::new() });
+        }
+        let written = self.write_metadata(built.metadata, version_after(&pointer.metadata_location)).await?;
+        Ok(Built { expired: built.expired_metadata_logs, ..written })
     }
 
     /// One attempt at a commit: `None` if another commit came first.
@@ -331,19 +366,19 @@ impl ObjectStoreCatalog {
         updates: &[TableUpdate],
     ) -> Result<Option<Loaded>, CatalogError> {
         let (pointer, etag) = self.live(table).await?;
-        let Built { metadata, location, expired } = self.build(table, &pointer, requirements, updates).await?;
-        if location == pointer.metadata_location {
-            return Ok(Some(Loaded { metadata: Arc::new(metadata), location: Some(location) }));
+        let mut built = self.build(table, &pointer, requirements, updates).await?;
+        if built.location == pointer.metadata_location {
+            return Ok(Some(built.into_loaded()));
         }
-        let next = self.fresh_pointer(&metadata, &location);
+        let next = self.fresh_pointer(&built.metadata, &built.location);
         let claim = Claim::File { base: Some(&pointer.metadata_location) };
         match self.swing(table, &next, PutMode::IfMatch(etag), claim).await? {
             Swing::Done => {
-                self.forget_old_metadata(&metadata, expired).await;
-                Ok(Some(Loaded { metadata: Arc::new(metadata), location: Some(location) }))
+                self.forget_old_metadata(&built.metadata, std::mem::take(&mut built.expired)).await;
+                Ok(Some(built.into_loaded()))
             }
             Swing::Lost => {
-                self.files.take_back(&[location]).await;
+                self.files.take_back(&[built.location]).await;
                 Ok(None)
             }
         }
@@ -388,7 +423,7 @@ impl ObjectStoreCatalog {
         let metadata = self.read_metadata(location).await?;
         let pointer = self.fresh_pointer(&metadata, location);
         match self.swing(table, &pointer, PutMode::IfAbsent, Claim::Revision).await? {
-            Swing::Done => Ok(Loaded { metadata: Arc::new(metadata), location: Some(location.to_owned()) }),
+            Swing::Done => Ok(Loaded::new(Arc::new(metadata), Some(location.to_owned()))),
             Swing::Lost => {
                 self.check_free(table, Kind::Table).await?;
                 Err(CatalogError::TableExists(table.clone()))
@@ -428,8 +463,8 @@ impl Catalog for ObjectStoreCatalog {
 
     async fn load(&self, table: &TableIdent) -> Result<Loaded, CatalogError> {
         let pointer = self.seen_table(table).await?;
-        match self.read_metadata(&pointer.metadata_location).await {
-            Ok(metadata) => Ok(Loaded { metadata: Arc::new(metadata), location: Some(pointer.metadata_location) }),
+        match self.read(&pointer).await {
+            Ok(loaded) => Ok(loaded),
             // The file may have fallen off the log between the two reads: then the pointer has moved.
             Err(error) => match self.seen_table(table).await? {
                 later if later.metadata_location == pointer.metadata_location => {
@@ -439,10 +474,7 @@ impl Catalog for ObjectStoreCatalog {
                         Some(_) => Err(error),
                     }
                 }
-                later => {
-                    let metadata = self.read_metadata(&later.metadata_location).await?;
-                    Ok(Loaded { metadata: Arc::new(metadata), location: Some(later.metadata_location) })
-                }
+                later => self.read(&later).await,
             },
         }
     }

@@ -1,9 +1,8 @@
-//! Metadata files as they are, not as this version's types write them: for loads, which hand them out unchanged, and for
-//! the check before a commit that nothing would be lost.
+//! Metadata files as they are, not as this version's types write them: for loads, which hand them out unchanged, and
+//! for the check before a commit that nothing would be lost.
 
-use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use iceberg::TableIdent;
@@ -11,10 +10,9 @@ use iceberg::spec::TableMetadata;
 use serde_json::Value;
 
 use super::object_store::{METADATA_BYTES_MAX, ObjectStoreCatalog};
+use super::own::Known;
+use super::pointer::Pointer;
 use super::{CatalogError, Loaded, members};
-
-/// Files that are remembered as written by this process.
-const OWN_MAX: usize = 1024;
 
 /// A table's state at one commit, its metadata as in the file. *Message*.
 #[derive(Clone, Debug)]
@@ -34,24 +32,6 @@ impl TryFrom<Loaded> for RawLoaded {
     }
 }
 
-/// The last metadata files that this process wrote: nothing in them is unknown to it. *Node-wide*.
-#[derive(Clone, Debug, Default)]
-pub(super) struct OwnFiles(Arc<Mutex<VecDeque<String>>>);
-
-impl OwnFiles {
-    pub(super) fn add(&self, location: &str) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.len() == OWN_MAX {
-            held.pop_front();
-        }
-        held.push_back(location.to_owned());
-    }
-
-    fn holds(&self, location: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().any(|own| own == location)
-    }
-}
-
 impl ObjectStoreCatalog {
     /// A metadata file as JSON, unpacked if it is gzip.
     pub(super) async fn read_json(&self, location: &str) -> Result<Value, CatalogError> {
@@ -65,14 +45,21 @@ impl ObjectStoreCatalog {
     ///
     /// # Errors
     /// [`CatalogError::UnknownMembers`] if the commit would lose some of it; damage; the bucket.
-    pub(super) async fn read_base(&self, table: &TableIdent, location: &str) -> Result<TableMetadata, CatalogError> {
-        if self.own.holds(location) {
-            return self.read_metadata(location).await;
+    pub(super) async fn read_base(
+        &self,
+        table: &TableIdent,
+        pointer: &Pointer,
+    ) -> Result<Arc<TableMetadata>, CatalogError> {
+        let location = &pointer.metadata_location;
+        match self.own.known(pointer.table_uuid, location) {
+            Known::Held(loaded) => return Ok(loaded.metadata),
+            Known::Written => return Ok(Arc::new(self.read_metadata(location).await?)),
+            Known::Nothing => {}
         }
         let file = self.read_json(location).await?;
         let metadata: TableMetadata = serde_json::from_value(file.clone()).map_err(iceberg::Error::from)?;
         keeps_all(table, &file, &super::json::ordered(&metadata)?)?;
-        Ok(metadata)
+        Ok(Arc::new(metadata))
     }
 
     /// A table's current state, as its file has it; `None` if `known` says that the caller has the file already.

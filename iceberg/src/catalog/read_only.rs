@@ -2,8 +2,8 @@
 //!
 //! Owns: loading a table by its pointer. Does not own: which of the tables may be seen here (root: `replica::tables`).
 //! *Node-wide*; used on the tokio side runtime. It only gets objects and, but for [`ReadOnlyCatalog::tables`], does not
-//! list them: a bucket that is followed need not allow more. A rename that was cut off is not finished here: a table that is on the move is not there until
-//! its own cluster has finished that.
+//! list them: a bucket that is followed need not allow more. A rename that was cut off is not finished here: a table
+//! that is on the move is not there until its own cluster has finished that.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ impl ReadOnlyCatalog {
         for _ in 0..LOAD_ATTEMPTS {
             let error = match self.metadata(table, &pointer.metadata_location).await {
                 Ok(metadata) => {
-                    return Ok(Loaded { metadata: Arc::new(metadata), location: Some(pointer.metadata_location) });
+                    return Ok(Loaded::new(Arc::new(metadata), Some(pointer.metadata_location)));
                 }
                 Err(error) => error,
             };

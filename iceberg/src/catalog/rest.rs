@@ -1,5 +1,5 @@
-//! A catalog of another vendor, over its Iceberg REST routes: it holds the pointers, while all files of ours are written
-//! into our own bucket.
+//! A catalog of another vendor, over its Iceberg REST routes: it holds the pointers, while all files of ours are
+//! written into our own bucket.
 //!
 //! Owns: the contract of [`Catalog`] on top of what the routes answer, and which tables can be worked with. Does not
 //! own: HTTP (`client`), tokens (`credentials`), what an answer means (`answers`), routes (`api`), the probe of

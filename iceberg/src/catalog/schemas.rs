@@ -1,5 +1,5 @@
-//! Which schemas a commit may not remove (`remove-schemas`): those that a snapshot of the table was written with, without
-//! which the snapshot cannot be read. That the current one stays is iceberg's own rule. Pure.
+//! Which schemas a commit may not remove (`remove-schemas`): those that a snapshot of the table was written with,
+//! without which the snapshot cannot be read. That the current one stays is iceberg's own rule. Pure.
 
 use iceberg::spec::TableMetadata;
 use iceberg::{TableIdent, TableUpdate};

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::executor::block_on;
+use iceberg::spec::{Snapshot, SnapshotReference, SnapshotRetention};
+use tidewater_storage::env::clock::wall;
 use tidewater_tiering::store::meddler::Meddler;
 use tidewater_tiering::store::{Head, ObjectKey, ObjectStore, PutDone, PutMode, StoreError};
 
@@ -13,6 +15,8 @@ use super::*;
 use crate::fixture::{MemoryStore, World};
 use crate::location::Warehouse;
 use crate::names::Names;
+
+const NOW: tidewater_storage::model::TimestampMs = tidewater_storage::model::TimestampMs(1_760_000_000_000);
 
 type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -96,9 +100,9 @@ fn set(key: &str, value: &str) -> Vec<TableUpdate> {
 /// A world with the table `topics.orders`, with rows.
 async fn world_with_a_table(seed: u64) -> World {
     let mut world = World::new(seed);
-    world.log.append(0, 3, tidewater_storage::model::TimestampMs(1_760_000_000_000));
+    world.log.append(0, 3, NOW);
     let mut sink = world.sink(1);
-    sink.run_once(tidewater_storage::model::TimestampMs(1_760_000_000_000)).await;
+    sink.run_once(NOW).await;
     world
 }
 
@@ -159,7 +163,7 @@ fn a_drop_and_a_rename_never_delete_a_later_table_of_the_name() {
                 } else if others.table_exists(&named("orders")).await.expect("finishes the move") {
                     return;
                 }
-                maker.run_once(tidewater_storage::model::TimestampMs(1_760_000_000_000)).await;
+                maker.run_once(NOW).await;
             });
             let done = if renames {
                 catalog.rename(&named("orders"), &named("moved")).await
@@ -224,5 +228,41 @@ fn engines_may_remove_schemas_that_nothing_uses() {
         let mut left: Vec<i32> = after.schemas_iter().map(|schema| schema.schema_id()).collect();
         left.sort_unstable();
         assert_eq!(left, [0, 2]);
+    });
+}
+
+/// A snapshot of a branch is in no log whose order the builder checks.
+#[test]
+fn a_change_after_one_of_a_clock_far_ahead_waits_and_leaves_the_table_readable() {
+    block_on(async {
+        let mut world = World::new(31);
+        world.log.append(0, 3, NOW);
+        world.sink(1).run_once(NOW).await;
+        let (catalog, table) = (world.catalog(), world.table());
+        let base = catalog.load(&table).await.expect("loads").metadata;
+        let main = base.current_snapshot().expect("committed");
+        let snapshot = Snapshot::builder()
+            .with_snapshot_id(77)
+            .with_parent_snapshot_id(Some(main.snapshot_id()))
+            .with_sequence_number(base.next_sequence_number())
+            .with_timestamp_ms(wall().plus_ms(3_600_000).0)
+            .with_manifest_list(main.manifest_list())
+            .with_summary(main.summary().clone())
+            .with_schema_id(base.current_schema_id())
+            .build();
+        let reference = SnapshotReference::new(77, SnapshotRetention::branch(None, None, None));
+        let branch = TableUpdate::SetSnapshotRef { ref_name: "audit".to_owned(), reference };
+        let updates = vec![TableUpdate::AddSnapshot { snapshot }, branch];
+        catalog.commit(&table, Vec::new(), updates).await.expect("committed");
+        let updates = HashMap::from([("owner".to_owned(), "me".to_owned())]);
+        let set = vec![TableUpdate::SetProperties { updates }];
+        let waits = catalog.commit(&table, Vec::new(), set).await.expect_err("is refused for now");
+        assert!(matches!(waits, CatalogError::Busy { .. }) && waits.to_string().contains("clock"), "{waits}");
+        // As another process reads it.
+        assert!(world.catalog().load(&table).await.expect("is readable").metadata.snapshot_by_id(77).is_some());
+        // Commits with a snapshot are stamped no earlier than the last one.
+        world.log.append(0, 2, NOW);
+        world.sink(2).run_once(NOW).await;
+        assert_eq!(world.rows().await, world.expected());
     });
 }

@@ -14,7 +14,7 @@ use tidewater_storage::model::TimestampMs;
 
 use super::identity::{DETACHED, EPOCH};
 use super::snapshot::{FileSums, Made, Maker, on_main, totals};
-use super::{CommitError, Committer, LAST_ADDED, maintain, offsets};
+use super::{CommitError, Committer, LAST_ADDED, offsets};
 use crate::catalog::Loaded;
 use crate::plan::Offsets;
 
@@ -54,8 +54,8 @@ impl Committer {
     /// was adopted.
     pub async fn adopt(&mut self, base: &Loaded, adoption: &Adoption, now: TimestampMs) -> Result<Loaded, CommitError> {
         let settings = self.settings(&base.metadata);
-        let refs = maintain::refs(&base.metadata)?;
-        let made = self.maker(&settings, &refs).adopt(&base.metadata, adoption, now).await?;
+        let refs = base.refs()?;
+        let made = self.maker(&settings, refs).adopt(&base.metadata, adoption, now).await?;
         let done = self.put(base, made, &mut false).await?;
         done.ok_or_else(|| CommitError::Moved { table: self.table.clone() })
     }

@@ -14,7 +14,7 @@ use tidewater_storage::model::TimestampMs;
 
 use super::identity::EPOCH;
 use super::snapshot::{FileSums, Made, Maker, on_main, schema_of, totals};
-use super::{CommitError, Committer, maintain, offsets};
+use super::{CommitError, Committer, offsets};
 use crate::catalog::Loaded;
 use crate::plan::Offsets;
 use crate::rewind::Found;
@@ -43,8 +43,8 @@ impl Committer {
         now: TimestampMs,
     ) -> Result<Option<Loaded>, CommitError> {
         let settings = self.settings(&base.metadata);
-        let refs = maintain::refs(&base.metadata)?;
-        let made = self.maker(&settings, &refs).cut(&base.metadata, found, cut, now).await?;
+        let refs = base.refs()?;
+        let made = self.maker(&settings, refs).cut(&base.metadata, found, cut, now).await?;
         let done = self.put(base, made, &mut false).await?;
         if let Some(loaded) = &done {
             let held = offsets::of(&self.table, &loaded.metadata)?;

@@ -12,7 +12,7 @@ use tidewater_storage::model::TimestampMs;
 
 use super::identity::{CLUSTER, DELETE, DETACHED, EPOCH, TOPIC};
 use super::snapshot::{FileSums, Made, Maker, on_main, totals};
-use super::{CommitError, Committer, maintain, offsets};
+use super::{CommitError, Committer, offsets};
 use crate::catalog::CatalogError;
 
 impl Committer {
@@ -28,8 +28,8 @@ impl Committer {
                 refreshed => refreshed?,
             };
             let settings = self.settings(&base.metadata);
-            let refs = maintain::refs(&base.metadata)?;
-            let made = self.maker(&settings, &refs).detach(&base.metadata, properties, now).await?;
+            let refs = base.refs()?;
+            let made = self.maker(&settings, refs).detach(&base.metadata, properties, now).await?;
             if self.put(&base, made, &mut false).await?.is_some() {
                 self.current = None;
                 return Ok(());

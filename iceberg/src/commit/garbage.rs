@@ -10,26 +10,28 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{ManifestFile, ManifestStatus, Operation, Snapshot, TableMetadata};
 
-use super::maintain::{ancestors, is_linear, refs};
+use super::maintain::{ancestors, is_linear};
 use super::offsets::lineage;
 use super::snapshot::{READS_AT_ONCE, read_list};
+use crate::catalog::Loaded;
 use crate::files::TableFiles;
 use crate::properties::GC_ENABLED;
 
-/// Finishes an expiry that was cut off before `metadata`: what the oldest and the newest file of its metadata log name
+/// Finishes an expiry that was cut off before `now`: what the oldest and the newest file of its metadata log name
 /// and it does not. What an expiry before other writers' commits left is an orphan, and swept as one.
-pub async fn recover(files: &TableFiles, metadata: &TableMetadata) {
-    let log = metadata.metadata_log();
+pub async fn recover(files: &TableFiles, now: &Loaded) {
+    let log = now.metadata.metadata_log();
     for past in log.iter().enumerate().filter(|(n, _)| *n == 0 || n + 1 == log.len()).map(|(_, past)| past) {
         match TableMetadata::read_from(&files.io(), &past.metadata_file).await {
-            Ok(before) => collect(files, &before, metadata).await,
+            Ok(before) => collect(files, &before, now).await,
             Err(error) => tracing::debug!(%error, "an old metadata file is gone already"),
         }
     }
 }
 
 /// Deletes what `before` named and `after` does not.
-pub async fn collect(files: &TableFiles, before: &TableMetadata, after: &TableMetadata) {
+pub async fn collect(files: &TableFiles, before: &TableMetadata, loaded: &Loaded) {
+    let after = &*loaded.metadata;
     let mut expired: Vec<&Snapshot> =
         before.snapshots().map(AsRef::as_ref).filter(|s| after.snapshot_by_id(s.snapshot_id()).is_none()).collect();
     // The metadata keeps them in a hash map; this order is the same each time.
@@ -38,7 +40,7 @@ pub async fn collect(files: &TableFiles, before: &TableMetadata, after: &TableMe
     if expired.is_empty() || before.uuid() != after.uuid() || !may_delete {
         return;
     }
-    if let Err(error) = try_collect(files, before, after, &expired).await {
+    if let Err(error) = try_collect(files, before, loaded, &expired).await {
         tracing::warn!(%error, table = %after.location(), "expired files of a table could not be deleted");
     }
 }
@@ -46,11 +48,12 @@ pub async fn collect(files: &TableFiles, before: &TableMetadata, after: &TableMe
 async fn try_collect(
     files: &TableFiles,
     before: &TableMetadata,
-    after: &TableMetadata,
+    loaded: &Loaded,
     expired: &[&Snapshot],
 ) -> iceberg::Result<()> {
+    let after = &*loaded.metadata;
     let kept: Vec<&Snapshot> = lineage(after).collect();
-    let linear = is_linear(after, &refs(after)?);
+    let linear = is_linear(after, loaded.refs()?);
     // Along one line of descent a manifest that left a list never comes back: where everything expired is an ancestor
     // of the oldest snapshot that main keeps, that one's list answers for all of main, and each snapshot beside main (a
     // branch's, a tag's) for itself. Otherwise every list is read.

@@ -1,15 +1,15 @@
 //! What keeps a table flat, decided: which manifests to merge, which snapshots, references and schemas to expire. Pure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use iceberg::spec::{
     MAIN_BRANCH, ManifestContentType, ManifestFile, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
 };
 use iceberg::{TableRequirement, TableUpdate};
-use serde::Deserialize;
 use tidewater_storage::model::TimestampMs;
 
 use super::offsets::lineage;
+use crate::catalog::Refs;
 use crate::properties::{MAX_SNAPSHOT_AGE_MS, MergeSettings, Retention};
 
 /// Names of manifests this crate writes begin so. Others are an engine's and are never rewritten here.
@@ -150,23 +150,6 @@ fn is_ours(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|name| name.starts_with(MANIFEST_PREFIX))
 }
 
-/// Branches and tags, main among them if the table has a snapshot.
-pub type Refs = BTreeMap<String, SnapshotReference>;
-
-/// The references of a table. iceberg 0.10 keeps them private; its JSON is the way to them.
-///
-/// # Errors
-/// If the metadata cannot be written as JSON and read back: a defect of iceberg's. Nothing may expire then.
-pub fn refs(metadata: &TableMetadata) -> iceberg::Result<Refs> {
-    #[derive(Deserialize)]
-    struct Part {
-        #[serde(default)]
-        refs: Refs,
-    }
-    let part: Part = serde_json::from_slice(&serde_json::to_vec(metadata)?)?;
-    Ok(part.refs)
-}
-
 /// Names of branches and tags other than main.
 pub fn other_refs(refs: &Refs) -> impl Iterator<Item = &String> {
     refs.keys().filter(|name| *name != MAIN_BRANCH)
@@ -255,14 +238,17 @@ pub fn plan_expiry(
     of_others.extend(unreferenced.filter(|s| age(s) <= retention.max_age_ms).map(|s| s.snapshot_id()));
 
     let all: usize = metadata.snapshots().map(|snapshot| metadata_bytes(snapshot)).sum();
+    // Then no sum of some of them is too large.
+    let all_fit = all <= bounds.snapshots_bytes.min(bounds.snapshots_bytes_max);
+    let bytes_of = |snapshot: &Snapshot| if all_fit { 0 } else { metadata_bytes(snapshot) };
     let others = metadata.snapshots().filter(|s| of_others.contains(&s.snapshot_id()));
-    let mut bytes: usize = others.map(|snapshot| metadata_bytes(snapshot)).sum();
+    let mut bytes: usize = others.map(|snapshot| bytes_of(snapshot)).sum();
     let mut kept = of_others.clone();
     for (depth, snapshot) in of_main.into_iter().enumerate() {
         if of_others.contains(&snapshot.snapshot_id()) {
             continue;
         }
-        bytes += metadata_bytes(snapshot);
+        bytes += bytes_of(snapshot);
         let fits = bytes <= bounds.snapshots_bytes_max
             && (is_chosen || bytes <= bounds.snapshots_bytes || age(snapshot) <= bounds.recent_ms);
         if depth > 0 && !fits {

@@ -31,8 +31,8 @@ use crate::write::DataFileName;
 /// Keys of one listing.
 const PAGE: usize = 1000;
 
-/// Held by a sweep of a table, and by compaction from its first file to its commit: a process that was stopped for a day
-/// in between must not sweep those files and then commit them.
+/// Held by a sweep of a table, and by compaction from its first file to its commit: a process that was stopped for a
+/// day in between must not sweep those files and then commit them.
 pub type SweepLock = Arc<Mutex<()>>;
 
 /// What a sweep did.

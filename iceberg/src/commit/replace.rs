@@ -62,8 +62,8 @@ impl Committer {
             let base = self.refresh().await?;
             let settings = self.settings(&base.metadata);
             let made = {
-                let refs = maintain::refs(&base.metadata)?;
-                let maker = self.maker(&settings, &refs);
+                let refs = base.refs()?;
+                let maker = self.maker(&settings, refs);
                 match maker.look(&base.metadata, replacement).await? {
                     Look::Done => return Ok(base),
                     Look::Moved => None,
@@ -100,8 +100,8 @@ impl Committer {
         let base = self.refresh().await?;
         let settings = self.settings(&base.metadata);
         let bounds = Bounds { snapshots_slack: 1, ..self.bounds };
-        let refs = maintain::refs(&base.metadata)?;
-        let expiry = maintain::plan_expiry(&bounds, &settings.retention, &base.metadata, &refs, now);
+        let refs = base.refs()?;
+        let expiry = maintain::plan_expiry(&bounds, &settings.retention, &base.metadata, refs, now);
         if expiry.snapshots.is_empty() && expiry.refs.is_empty() {
             return Ok(0);
         }

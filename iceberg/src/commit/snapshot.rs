@@ -16,9 +16,10 @@ use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use tidewater_storage::model::TimestampMs;
 
 use super::identity::{EPOCH, TableOwner};
-use super::maintain::{Bounds, MANIFEST_PREFIX, Refs, plan_expiry, plan_merge};
+use super::maintain::{Bounds, MANIFEST_PREFIX, plan_expiry, plan_merge};
 use super::{Append, CommitError, offsets};
 use crate::bounds;
+use crate::catalog::Refs;
 use crate::files::TableFiles;
 use crate::names::Names;
 use crate::partition::Partitioner;
@@ -320,8 +321,11 @@ impl Maker<'_> {
         id: &str,
     ) -> Result<Summary, CommitError> {
         let mut collector = SnapshotSummaryCollector::default();
-        for file in &append.files {
-            collector.add_file(file, base.current_schema().clone(), spec.clone());
+        // Its owner may have dropped the spec's column since the files were written.
+        if let Some(schema) = schema_of(base, spec) {
+            for file in &append.files {
+                collector.add_file(file, schema.clone(), spec.clone());
+            }
         }
         let mut properties = collector.build();
         let previous = base.current_snapshot().map(|s| &s.summary().additional_properties);

@@ -2,8 +2,8 @@
 //! where each goes, and [`Gathered`] picks the rows of a range out of the batches. Pure.
 //!
 //! Rows are sorted by the table's order, then by partition and offset. Nulls go where the order says; of floats the
-//! least is -NaN and the greatest NaN, and -0 comes before 0 (Iceberg specification, "Sort Orders"): Arrow's row format,
-//! whose bytes are compared, has that order.
+//! least is -NaN and the greatest NaN, and -0 comes before 0 (Iceberg specification, "Sort Orders"): Arrow's row
+//! format, whose bytes are compared, has that order.
 //!
 //! **Memory**: while keys are collected these and 16 bytes a row, [`SortLimits::key_bytes`] in all; then 4 bytes a row,
 //! and the rows of one range, [`SortLimits::range_bytes`] unpacked. Sizes are those that rows have in memory, not
@@ -33,8 +33,8 @@ const JOINED: usize = 16;
 /// How much may be in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SortLimits {
-    /// Bytes of all keys, those of their bookkeeping included. They are gone before a file is opened, whose writer holds
-    /// more.
+    /// Bytes of all keys, those of their bookkeeping included. They are gone before a file is opened, whose writer
+    /// holds more.
     pub(super) key_bytes: usize,
     /// Bytes of the rows that are gathered at once, unless it is one row.
     pub(super) range_bytes: u64,

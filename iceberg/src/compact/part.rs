@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Int32Type, Int64Type};
+use futures::TryStreamExt;
 use iceberg::spec::{DataFile, TableMetadata};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use tidewater_storage::model::PartitionIndex;
 
 use super::project::{ProjectError, column_of};
-use super::rewrite::{Input, RewriteError, file_schema, open, plain_columns, pour};
+use super::ranges::FileRanges;
+use super::rewrite::{Input, RewriteError, agree, file_schema, open, plain_columns, pour};
 use crate::files::TableFiles;
 use crate::partition::PartitionKey;
 use crate::plan::Offsets;
@@ -34,11 +36,15 @@ impl FilePart<'_> {
         open(self.files, path, bytes, rows).await
     }
 
-    /// How many rows are at or above `to` of their partition.
+    /// How many rows are at or above `to` of their partition. Of the file, which may be an engine's and large, the
+    /// columns of partition and offset are read, and nothing if it has none.
     pub(crate) async fn rows_from(&self, to: &Offsets) -> Result<u64, RewriteError> {
-        let Input { path, body, .. } = self.open().await?;
-        let parquet = |source| RewriteError::Parquet { path: path.clone(), source };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(body).map_err(parquet)?;
+        let (path, bytes) = (self.file.file_path().to_owned(), self.file.file_size_in_bytes());
+        let parquet = |source| FileRanges::failed(&path, source);
+        let ranges = FileRanges { files: self.files.clone(), path: path.clone(), bytes };
+        let builder = ParquetRecordBatchStreamBuilder::new(ranges).await.map_err(parquet)?;
+        let rows = builder.metadata().file_metadata().num_rows().unsigned_abs();
+        agree(&path, "rows", self.file.record_count(), rows)?;
         let wanted = [ids::PARTITION, ids::OFFSET].map(|id| SystemColumns::of(self.table).id(id));
         let is_place = |info: &parquet::schema::types::BasicTypeInfo| info.has_id() && wanted.contains(&info.id());
         let columns = builder.parquet_schema().columns().iter().enumerate();
@@ -50,8 +56,8 @@ impl FilePart<'_> {
         }
         let mask = ProjectionMask::leaves(builder.parquet_schema(), places);
         let mut leave = 0;
-        for batch in builder.with_projection(mask).build().map_err(parquet)? {
-            let batch = batch.map_err(|source| RewriteError::Arrow { path: path.clone(), source })?;
+        let mut batches = builder.with_projection(mask).build().map_err(parquet)?;
+        while let Some(batch) = batches.try_next().await.map_err(parquet)? {
             leave += (batch.num_rows() - self.stays(&batch, to)?.true_count()) as u64;
             tokio::task::yield_now().await;
         }

@@ -91,7 +91,8 @@ pub struct Plan {
 #[must_use]
 pub fn plan(limits: &Limits, mut files: Vec<OurFile>, deletes: &BTreeSet<u32>, now: TimestampMs) -> Plan {
     assert!(limits.target_bytes > 0 && limits.min_files > 1, "a group has several files: {limits:?}");
-    // Stable: files of one commit stay in the order of their manifest. A partition may have several folders, see `survey`.
+    // Stable: files of one commit stay in the order of their manifest. A partition may have several folders, see
+    // `survey`.
     files.sort_by_key(|file| (file.partition, file.sequence));
     let mut plan = Plan::default();
     let mut groups = Vec::new();

@@ -236,7 +236,7 @@ pub(super) async fn open(files: &TableFiles, path: &str, bytes: u64, rows: u64) 
     Ok(Input { path: path.to_owned(), body, metadata, ids })
 }
 
-fn agree(path: &str, what: &'static str, expected: u64, found: u64) -> Result<(), RewriteError> {
+pub(super) fn agree(path: &str, what: &'static str, expected: u64, found: u64) -> Result<(), RewriteError> {
     if expected == found {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! Runs over tables of keys and values: the rows stay and the files become few, also when a step fails or another writer
-//! commits at the same time.
+//! Runs over tables of keys and values: the rows stay and the files become few, also when a step fails or another
+//! writer commits at the same time.
 #![allow(clippy::panic)]
 
 use std::sync::Mutex;

@@ -152,6 +152,14 @@ impl fmt::Display for PartitionChoice {
     }
 }
 
+/// Names of columns are told apart without regard to case, as engines do.
+fn is_same_column(a: &SpecColumn, b: &SpecColumn) -> bool {
+    match (a, b) {
+        (SpecColumn::Value(a), SpecColumn::Value(b)) => a.to_lowercase() == b.to_lowercase(),
+        (a, b) => a == b,
+    }
+}
+
 impl PartitionChoice {
     /// Reads a spec, as in the header.
     ///
@@ -166,7 +174,7 @@ impl PartitionChoice {
             check(&column, transform)?;
             let is_like = |(held, of): &(SpecColumn, Transform)| {
                 let same_kind = std::mem::discriminant(of) == std::mem::discriminant(&transform);
-                *held == column && (same_kind || (is_time(*of) && is_time(transform)))
+                is_same_column(held, &column) && (same_kind || (is_time(*of) && is_time(transform)))
             };
             if fields.iter().any(is_like) {
                 return Err(format!("two fields of the same kind of {column}: leave one out"));

@@ -65,6 +65,7 @@ fn what_is_no_spec_is_refused_with_what_is_missing() {
         ("(bucket(200, customer))", "bucket(1 to 128, …) of customer"),
         ("(truncate(0, customer))", "width of at least 1"),
         ("(day(at), hour(at))", "two fields of the same kind of at"),
+        ("(country, Country)", "two fields of the same kind of Country"),
         ("(truncate(1, at), truncate(2, at))", "two fields of the same kind of at"),
         ("(hours(tidewater.timestamp))", "is none of year(c)"),
         ("(bucket(tidewater.key))", "is none of"),

@@ -134,8 +134,8 @@ fn to_spec(fields: &[(i32, String, Transform)]) -> iceberg::Result<UnboundPartit
     Ok(builder.build())
 }
 
-/// A spec of a table that is there. Each field has the id that the table has for it, or a new one: catalogs have been seen to
-/// give a field without an id one that another spec has for another field, which engines refuse to read.
+/// A spec of a table that is there. Each field has the id that the table has for it, or a new one: catalogs have been
+/// seen to give a field without an id one that another spec has for another field, which engines refuse to read.
 fn to_spec_of(metadata: &TableMetadata, fields: &[(i32, String, Transform)]) -> iceberg::Result<UnboundPartitionSpec> {
     let all = || metadata.partition_specs_iter().flat_map(|spec| spec.fields());
     let mut last = all().map(|field| field.field_id).fold(metadata.last_partition_id(), i32::max);

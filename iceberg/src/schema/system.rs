@@ -66,8 +66,8 @@ impl SystemColumns {
         (last_column_id <= ABOVE_MAX).then_some(Self { above: last_column_id.max(1), layout })
     }
 
-    /// As the table has them. [`SystemColumns::check`] refuses a table whose property is not a number, and one that lacks
-    /// the columns by which its rows are known.
+    /// As the table has them. [`SystemColumns::check`] refuses a table whose property is not a number, and one that
+    /// lacks the columns by which its rows are known.
     #[must_use]
     pub fn of(metadata: &TableMetadata) -> Self {
         let above = above_of(metadata).ok().flatten().unwrap_or(0);
@@ -139,8 +139,8 @@ impl SystemColumns {
         top.iter().chain([&ids::VALUE]).map(|own| self.id(*own)).collect()
     }
 
-    /// Whether a top-level column with this field id is one of a table's own in either layout, or `value`: none that parts
-    /// of values and keys go to.
+    /// Whether a top-level column with this field id is one of a table's own in either layout, or `value`: none that
+    /// parts of values and keys go to.
     #[must_use]
     pub fn is_own(self, id: i32) -> bool {
         let own = self.own(id);

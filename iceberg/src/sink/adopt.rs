@@ -179,7 +179,8 @@ impl TableSink {
         if is_tidewaters {
             if !self.was_detached(metadata) {
                 return refused(
-                    "it has rows of another topic, with partitions and offsets that a rewind or a restore of this topic                      would take for its own: keep that table, and let this topic have one of another name"
+                    "it has rows of another topic, with partitions and offsets that a rewind or a restore of this topic would \
+                     take for its own: keep that table, and let this topic have one of another name"
                         .to_owned(),
                 );
             }

@@ -1,10 +1,11 @@
 //! A table after its cluster was restored to an earlier state, as a cut is: what the table has beyond the restored log
 //! leaves it, before anything is appended.
 //!
-//! Those rows are of records that the cluster does not have any more, and other records get their offsets. The log's end
-//! of now does not show it: producers may have filled it up again. So the ends that the restore brought back decide, once:
-//! the first append of the restored cluster, or the commit by which rows leave, marks the table with [`RESTORED`]. A
-//! broker of before the restore that appends in between is met by the next turn, which looks at the table as it is then.
+//! Those rows are of records that the cluster does not have any more, and other records get their offsets. The log's
+//! end of now does not show it: producers may have filled it up again. So the ends that the restore brought back
+//! decide, once: the first append of the restored cluster, or the commit by which rows leave, marks the table with
+//! [`RESTORED`]. A broker of before the restore that appends in between is met by the next turn, which looks at the
+//! table as it is then.
 //!
 //! Owns: whether rows leave. Does not own: how (`super::rewind`).
 

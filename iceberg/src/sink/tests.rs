@@ -7,7 +7,9 @@ use iceberg::spec::{NestedField, Schema, StructType, Type};
 use tidewater_storage::model::TimestampMs;
 use tidewater_tiering::store::{ObjectKey, ObjectStore, PutMode};
 
+use super::table::LOOK_AGAIN_MS;
 use super::*;
+use crate::commit::identity;
 use crate::fixture::{Fault, World};
 
 mod adopted;
@@ -55,6 +57,24 @@ fn everything_once_and_in_the_right_place() {
         drain(&mut sink, NOW).await;
         assert_eq!(world.rows().await, world.expected());
         assert_eq!(sink.status().partitions[&PartitionIndex(2)].table.get(), 5);
+    });
+}
+
+#[test]
+fn turns_begin_so_early_that_they_end_within_the_target_lag() {
+    block_on(async {
+        let mut world = World::new(3);
+        let config = SinkConfig { target_lag_ms: 10_000, ..world.config(1) };
+        let mut sink = world.sink_with(config);
+        world.log.append(0, 1, NOW);
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Committed { .. }), "the first does not wait");
+        world.log.append(0, 1, NOW);
+        for (took, begins) in [(0, 10_000), (800, 9_000), (60_000, 5_000)] {
+            sink.expect_turn_ms(took);
+            let until = NOW.plus_ms(begins);
+            assert!(matches!(sink.run_once(NOW).await, Outcome::Wait { until: at } if at == until), "{took}");
+        }
+        assert!(matches!(sink.run_once(NOW.plus_ms(5_000)).await, Outcome::Committed { .. }));
     });
 }
 
@@ -281,6 +301,28 @@ fn an_append_that_can_never_succeed_is_given_up_with_its_files() {
             assert!(matches!(sink.run_once(NOW).await, Outcome::Paused(PauseReason::Refused { .. })));
             assert!(!world.store.keys().iter().any(|(key, _)| key.ends_with(".parquet")), "its files are deleted");
         }
+        drain(&mut sink, NOW).await;
+        assert_eq!(world.rows().await, world.expected());
+    });
+}
+
+#[test]
+fn files_of_an_append_that_a_gateway_refused_and_still_carries_out_are_there() {
+    block_on(async {
+        let mut world = World::new(12);
+        fill(&world);
+        let inner = world.catalog();
+        // The table is made before.
+        drain(&mut world.sink(1), NOW).await;
+        world.log.append(0, 4, NOW);
+        let late = doubles::Fault::Late(std::sync::Mutex::default(), 1.into());
+        let catalog = Arc::new(Faulty { inner: Arc::clone(&inner), fault: late });
+        let mut sink = TableSink::new(world.config(2), catalog.clone(), world.log.clone(), Names::seeded(1));
+        assert!(matches!(sink.run_once(NOW).await, Outcome::Paused(PauseReason::Refused { .. })));
+        let doubles::Fault::Late(copy, _) = &catalog.fault else { unreachable!("it is late") };
+        let (table, requirements, updates) = copy.lock().expect("no panic").take().expect("was refused");
+        inner.commit(&table, requirements, updates).await.expect("carried out");
+        assert_eq!(world.rows().await, world.expected());
         drain(&mut sink, NOW).await;
         assert_eq!(world.rows().await, world.expected());
     });

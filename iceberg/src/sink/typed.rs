@@ -4,9 +4,10 @@
 //! Owns: asking the registry, the change of the table's schema in a commit of its own before any file has the new
 //! columns. Does not own: which columns (`columns::evolve`), reading values (`translate`). *Message*; one task.
 //!
-//! **Order**: schema and map first, with the partition spec and the sort order over new columns, then files of its columns, then the append. A schema that needs a change while the
-//! turn has rows ends the turn before the first record that names it. **Crash, lost answer, another writer's change**:
-//! planning for the same schema on the table as it is then finds what is still missing, or nothing.
+//! **Order**: schema and map first, with the partition spec and the sort order over new columns, then files of its
+//! columns, then the append. A schema that needs a change while the turn has rows ends the turn before the first record
+//! that names it. **Crash, lost answer, another writer's change**: planning for the same schema on the table as it is
+//! then finds what is still missing, or nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! [`SortChoice`]: the orders that `iceberg.sort.order` may ask for, read from text. Pure.
 //!
 //! `customer, created_at DESC NULLS LAST`: columns by the names that SQL has for them, those that each table has
-//! included, in the words of Trino and Spark. Without words a column is ascending with nulls first; a descending one has
-//! them last. Columns as they are alone: of transforms of them rows are rarely asked for.
+//! included, in the words of Trino and Spark. Without words a column is ascending with nulls first; a descending one
+//! has them last. Columns as they are alone: of transforms of them rows are rarely asked for.
 
 use std::fmt;
 

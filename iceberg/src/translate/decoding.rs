@@ -23,8 +23,8 @@ use crate::schema::file::FileSchema;
 use crate::schema::ids;
 use crate::schema::system::SystemColumns;
 
-/// Verdicts kept at most: one may hold a decoder of a thousand columns. Beyond that all are found again. More than those
-/// that are found at once, so that a turn gets on.
+/// Verdicts kept at most: one may hold a decoder of a thousand columns. Beyond that all are found again. More than
+/// those that are found at once, so that a turn gets on.
 const VERDICTS_MAX: usize = 1_000;
 
 /// What a key or value is of: a schema, and a message of that where values say which.

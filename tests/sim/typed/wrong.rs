@@ -70,7 +70,7 @@ pub(crate) fn with_pending(done: Loaded, pending: Option<String>) -> Loaded {
     let Some(pending) = pending else { return done };
     let builder = done.metadata.as_ref().clone().into_builder(done.location.clone());
     let changed = builder.set_properties(HashMap::from([(PENDING.to_owned(), pending)])).and_then(|it| it.build());
-    Loaded { metadata: Arc::new(changed.expect("a property is set").metadata), ..done }
+    Loaded::new(Arc::new(changed.expect("a property is set").metadata), done.location)
 }
 
 /// A log that does not show batches of which some record is a dead letter.

@@ -1,8 +1,8 @@
 //! What the answers of an external catalog mean. Pure.
 //!
 //! Iceberg's specification gives a status to each outcome, and an error's body names its kind. A status alone is not
-//! trusted where a mistake costs data: a 404 without Iceberg's error body is a wrong URL or a proxy, not a table that is
-//! gone, because a sink makes a table that is gone again.
+//! trusted where a mistake costs data: a 404 without Iceberg's error body is a wrong URL or a proxy, not a table that
+//! is gone, because a sink makes a table that is gone again.
 
 use iceberg::spec::TableMetadata;
 use iceberg::{NamespaceIdent, TableIdent, TableUpdate};

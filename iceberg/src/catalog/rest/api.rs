@@ -292,7 +292,7 @@ fn with_spec_id(mut spec: Value) -> Value {
 }
 
 fn loaded(body: TableBody) -> Loaded {
-    Loaded { metadata: Arc::new(body.metadata), location: body.metadata_location }
+    Loaded::new(Arc::new(body.metadata), body.metadata_location)
 }
 
 /// The table in the answer to a change that was carried out: one that cannot be read leaves open what was done.

@@ -1,8 +1,8 @@
 //! The probe of `tidewater iceberg check-catalog`: does with a scratch table what a sink does with its table, and says
 //! of each step what came of it and what that means for Tidewater.
 //!
-//! It writes no files, so it needs no bucket: the table never gets a snapshot. What it makes it drops again, also when a
-//! step fails; only a catalog that refuses drops, or is cut off in between, keeps something, and the report names it.
+//! It writes no files, so it needs no bucket: the table never gets a snapshot. What it makes it drops again, also when
+//! a step fails; only a catalog that refuses drops, or is cut off in between, keeps something, and the report names it.
 
 use std::collections::HashMap;
 

@@ -2,10 +2,10 @@
 //!
 //! A decoder is compiled from a writer's message and the plan for it. It reads a value once ([`scan`]) and appends to
 //! the columns while it checks; a value that is not one of the message, or that some column cannot show, leaves no
-//! trace. What is checked: tags, varints of at most 64 bits, lengths, ends of groups, that a field has the wire type of its
-//! schema, UTF-8, `required`; that timestamps lie in the years 1 to 9999 and durations have one sign. Fields that the
-//! schema does not name are read over: a producer may be ahead of the schema that it names. What a later field replaces
-//! counts for nothing, and only its wire type and length are looked at.
+//! trace. What is checked: tags, varints of at most 64 bits, lengths, ends of groups, that a field has the wire type of
+//! its schema, UTF-8, `required`; that timestamps lie in the years 1 to 9999 and durations have one sign. Fields that
+//! the schema does not name are read over: a producer may be ahead of the schema that it names. What a later field
+//! replaces counts for nothing, and only its wire type and length are looked at.
 //!
 //! **Memory.** A row is charged the width of its columns and the bytes of the value, each item and entry the width of
 //! theirs before it is read; defaults, names of enums and text of JSON, which may be longer than what the value has for

@@ -116,11 +116,11 @@ fn branches_and_tags_have_their_own_retention() {
         )
         .await;
         commit_some(&world, &mut sink, 2..60).await;
-        let metadata = metadata(&world).await;
-        let refs = maintain::refs(&metadata).expect("readable");
+        let loaded = world.catalog().load(&world.table()).await.expect("loads");
+        let (metadata, refs) = (&loaded.metadata, loaded.refs().expect("readable"));
         assert_eq!(refs.keys().collect::<Vec<_>>(), ["branch", "kept", "main"], "the short tag is gone");
         assert_eq!(refs["main"].retention, SnapshotRetention::branch(Some(25), None, None), "commits leave it");
-        let main = crate::commit::offsets::lineage(&metadata).count();
+        let main = crate::commit::offsets::lineage(metadata).count();
         assert!((25..=30).contains(&main), "main keeps 25: {main}");
         assert_eq!(metadata.snapshots().len(), main + 2, "the tag's snapshot, and one before it for the branch");
         // Everything that is kept can be read.

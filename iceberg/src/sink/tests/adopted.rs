@@ -183,7 +183,8 @@ async fn adopt_and_go_on(layout: SystemLayout) {
     produce(&world, 4..6);
     drain(&mut sink, NOW).await;
     assert_eq!(ids_in(&world).await, [-3, -2, -1, 4, 5]);
-    // By their names without regard to case; a column that is wider now, one that is new, ids behind those that were there.
+    // By their names without regard to case; a column that is wider now, one that is new, ids behind those that were
+    // there.
     let found = columns(&world).await;
     let system = match layout {
         SystemLayout::Struct => vec![(4, "tidewater", "struct")],

@@ -19,6 +19,8 @@ pub(super) enum Fault {
     Invalid(AtomicUsize),
     /// Just before a table is dropped, a user drops it and gives its name to one of their own.
     Swapped,
+    /// The first commit is refused, and a gateway has a copy of it.
+    Late(Mutex<Option<(TableIdent, Vec<TableRequirement>, Vec<TableUpdate>)>>, AtomicUsize),
     /// Just before the first commit, this happens.
     Before(Mutex<Option<BoxFuture<'static, ()>>>),
 }
@@ -47,6 +49,10 @@ impl Catalog for Faulty {
         self.inner.create(table, new).await
     }
 
+    fn refusals_are_final(&self) -> bool {
+        !matches!(self.fault, Fault::Late(..))
+    }
+
     async fn commit(
         &self,
         table: &TableIdent,
@@ -62,6 +68,11 @@ impl Catalog for Faulty {
         match &self.fault {
             Fault::Invalid(left) if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() => {
                 Err(CatalogError::Invalid { detail: "no".to_owned() })
+            }
+            Fault::Late(copy, left) if left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() => {
+                let commit = (table.clone(), requirements, updates);
+                *copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(commit);
+                Err(CatalogError::Refused { detail: "403".to_owned() })
             }
             _ => self.inner.commit(table, requirements, updates).await,
         }

@@ -1,5 +1,5 @@
-//! A server of Iceberg's routes in front of the built-in catalog, which does to single requests what a real one does once
-//! a year.
+//! A server of Iceberg's routes in front of the built-in catalog, which does to single requests what a real one does
+//! once a year.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,4 +1,5 @@
-//! Tables that are given up: nothing of ours comes after, no record is in neither of them, and they can be taken on again.
+//! Tables that are given up: nothing of ours comes after, no record is in neither of them, and they can be taken on
+//! again.
 
 use std::sync::Mutex;
 

@@ -20,7 +20,8 @@ fn schemas_go_with_the_snapshots_that_were_written_with_them() {
         // Each version once or twice, then the last one for a while. A tag holds what the second commit wrote.
         let versions = [1, 1, 2, 3, 3, 4].into_iter().chain(std::iter::repeat_n(4, 14));
         for (at, version) in (0..).zip(versions) {
-            // Changes of the schema and the tag are stamped with the real time, so none may come after a later snapshot.
+            // Changes of the schema and the tag are stamped with the real time, so none may come after a later
+            // snapshot.
             let now = if at < 6 { wall() } else { start.plus_ms(at * MINUTE) };
             produced.append(&world, 0, &[version], now);
             drain(&mut sink, now).await;
