@@ -168,7 +168,10 @@ def visit(version, n):
         del value["by"]
     if version == 1 and n % 2:
         value["referrer"] = f"https://example.com/{n}"
-    return value, {name: value.get(name) for name in ("page", "ms", "score", "tags", "by", "referrer")}
+    row = {name: value.get(name) for name in ("page", "ms", "score", "tags", "by", "referrer")}
+    # What no value has had so far would be there.
+    row["by"] = row["by"] and {**row["by"], "rest": None}
+    return value, row
 
 
 class Topic:
@@ -239,7 +242,7 @@ def main(bootstrap, registry, out):
         people.fill([JSONSerializer(text, client) for text in PEOPLE], human),
         readings.fill([ProtobufSerializer(kind, client, {"use.deprecated.format": False}) for kind in READINGS], reading),
         trips.fill_keyed(AvroSerializer(client, TRIP), [AvroSerializer(client, text) for text in TRIP_KEYS]),
-        fares.fill([bare], fare),
+        fares.fill([bare] * 2, fare),
         visits.fill([lambda value, _: json.dumps(value).encode()] * 2, visit),
     ]
     while parts:

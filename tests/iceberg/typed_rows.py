@@ -12,7 +12,7 @@ COLUMNS = {
     "visits": ["page", "ms", "score", "tags", "by", "referrer"],
 }
 # The members of columns that are structs.
-STRUCTS = {("readings", "unit"): ["name"], ("trips", "key"): ["customer_id", "region"], ("visits", "by"): ["id", "name"]}
+STRUCTS = {("readings", "unit"): ["name"], ("trips", "key"): ["customer_id", "region"], ("visits", "by"): ["id", "name", "rest"]}
 
 
 def as_text(row):

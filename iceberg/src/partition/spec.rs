@@ -152,7 +152,7 @@ impl fmt::Display for PartitionChoice {
     }
 }
 
-/// Names of columns are told apart without regard to case, as engines do.
+/// Names of columns that differ in case alone are the same, as for engines.
 fn is_same_column(a: &SpecColumn, b: &SpecColumn) -> bool {
     match (a, b) {
         (SpecColumn::Value(a), SpecColumn::Value(b)) => a.to_lowercase() == b.to_lowercase(),

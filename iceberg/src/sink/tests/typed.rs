@@ -452,7 +452,7 @@ fn fail_at_each_step(make: &dyn Fn() -> World, fill: Fill) {
     let mut calm = make();
     run_typed(&mut calm, "calm", fill);
     let steps = calm.store.steps();
-    assert!(steps > 100, "the work has steps to fail at: {steps}");
+    assert!(steps > 80, "the work has steps to fail at: {steps}");
     for step in 1..=steps {
         for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::Refused, Fault::LostAnswer] {
             let mut world = make();
