@@ -1,7 +1,7 @@
 //! Metadata of tables and views as JSON with its lists in a fixed order: iceberg 0.10 keeps them in hash maps, whose
 //! order differs from one load to the next, and clients compare.
 //!
-//! A table's file is written with each commit, and most of it is snapshots. So [`file`] orders their texts, and makes
+//! A table's file is written with each commit, and most of it is snapshots. So [`file()`] orders their texts, and makes
 //! no [`Value`] of them, which would cost three times the writing.
 
 use std::ops::Range;
