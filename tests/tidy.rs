@@ -256,7 +256,8 @@ fn comments_and_pages_are_as_wide_as_code() {
     let mut found = Vec::new();
     pages(root(), &mut found);
     // Generated pages have their texts from elsewhere.
-    for path in found.into_iter().filter(|path| !path.ends_with("REFERENCE.md") && !path.ends_with("METRICS.md")) {
+    let generated = ["src/config/REFERENCE.md", "src/admin/METRICS.md", "tests/kafka/README.md"];
+    for path in found.into_iter().filter(|path| !generated.iter().any(|page| path.ends_with(page))) {
         let mut is_copied = false;
         for (n, line) in std::fs::read_to_string(&path).expect("readable").lines().enumerate() {
             is_copied ^= line.trim_start().starts_with("```");

@@ -200,6 +200,8 @@ public class Answers {
                     Thread.sleep(100);
                     answer = ask(question, args[1]);
                 }
+                // A broker hears of changed settings from its controller, some time after the answer.
+                if (question.api == ApiKeys.INCREMENTAL_ALTER_CONFIGS || question.api == ApiKeys.ALTER_CONFIGS) Thread.sleep(500);
                 for (String save : question.saves) {
                     String[] of = save.split("=");
                     if (of.length > 1) SAVED.put(of[0], answer.at(of[1]).asText());
