@@ -26,6 +26,7 @@ use tidewater_iceberg::names::Names;
 use tidewater_iceberg::partition::spec::PartitionChoice;
 use tidewater_iceberg::read::{LogRead, LogReadError, LogReader, PartitionBounds};
 use tidewater_iceberg::sink::{Outcome, SinkConfig, TableSink};
+use tidewater_storage::env::clock::wall;
 use tidewater_storage::model::batch::patch;
 use tidewater_storage::model::record::{BatchBuilder, Record};
 use tidewater_storage::model::{
@@ -178,6 +179,8 @@ pub(crate) struct Filling {
     commits: u64,
     /// Between two commits, by the clock of the table.
     pub(crate) every_ms: i64,
+    /// Not before the catalog's own clock, which stamps the table: a snapshot is never older than its table.
+    began: TimestampMs,
     pub(crate) files: u64,
     pub(crate) rows: u64,
 }
@@ -199,13 +202,13 @@ impl Filling {
         adjust(&mut config);
         let sink = TableSink::new(config.clone(), Arc::clone(&catalog) as _, Arc::clone(log) as _, Names::random());
         let sink = sink.with_schemas(Arc::new(Registry::new()));
-        Self { runtime, catalog, config, sink, commits: 0, every_ms: 1, files: 0, rows: 0 }
+        Self { runtime, catalog, config, sink, commits: 0, every_ms: 1, began: wall(), files: 0, rows: 0 }
     }
 
     /// One commit more.
     pub(crate) fn commit(&mut self) {
         loop {
-            let now = TimestampMs(NOW + self.commits as i64 * self.every_ms);
+            let now = self.began.plus_ms(self.commits as i64 * self.every_ms);
             match self.runtime.block_on(self.sink.run_once(now)) {
                 Outcome::Committed { rows, files: new, .. } => {
                     self.rows += rows;
