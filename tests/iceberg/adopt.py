@@ -1,7 +1,8 @@
 """Makes a table with three rows with PyIceberg, or reads what became of it, and the flat table beside it, with PyIceberg
 and DuckDB. Usage: adopt.py make|read CATALOG"""
 import sys
-import tempfile
+
+import duck
 
 OWN = [(-1, "a", 1), (-2, "b", 2), (-3, "c", 3)]
 ADOPTED = sorted(OWN + [(n, f"c{n}", n * 10) for n in range(2, 5)])
@@ -39,15 +40,7 @@ def pyiceberg(uri):
 
 
 def duckdb(uri):
-    import duckdb
-
-    config = {"extension_directory": tempfile.mkdtemp(), "autoinstall_known_extensions": "false"}
-    db = duckdb.connect(config=config)
-    for name in ("avro", "httpfs", "iceberg"):
-        home = __import__("duckdb_extension_" + name).__path__[0]
-        db.execute(f"INSTALL '{home}/extensions/v{duckdb.__version__}/{name}.duckdb_extension'")
-        db.execute(f"LOAD {name}")
-    db.execute(f"ATTACH 'wh' AS lake (TYPE iceberg, ENDPOINT '{uri}', AUTHORIZATION_TYPE 'none')")
+    db = duck.connect(uri)
     rows = db.execute('SELECT id, "Customer", amount FROM lake.sales.orders ORDER BY id').fetchall()
     assert rows == ADOPTED, rows
     rows = db.execute("SELECT tidewater.offset FROM lake.sales.orders WHERE id > 0 ORDER BY 1").fetchall()

@@ -1,7 +1,8 @@
 """Reads the known table with PyIceberg and DuckDB and compares every value. Usage: engines.py http://HOST:PORT"""
 import json
 import sys
-import tempfile
+
+import duck
 
 ROWS, PARTITIONS, NOW = 1000, 3, 1_760_000_000_000
 
@@ -49,16 +50,7 @@ def pyiceberg(uri):
 
 
 def duckdb(uri):
-    import duckdb
-
-    config = {"extension_directory": tempfile.mkdtemp(), "autoinstall_known_extensions": "false"}
-    db = duckdb.connect(config=config)
-    for name in ("avro", "httpfs", "iceberg"):
-        home = __import__("duckdb_extension_" + name).__path__[0]
-        db.execute(f"INSTALL '{home}/extensions/v{duckdb.__version__}/{name}.duckdb_extension'")
-        db.execute(f"LOAD {name}")
-    db.execute("SET TimeZone='UTC'")
-    db.execute(f"ATTACH 'wh' AS lake (TYPE iceberg, ENDPOINT '{uri}', AUTHORIZATION_TYPE 'none')")
+    db = duck.connect(uri)
     read = db.execute("SELECT tidewater, value FROM lake.topics.orders").fetchall()
     check("duckdb", [flat(system, value) for system, value in read])
     # Others may write beside: a table of an engine's own, through the same catalog.

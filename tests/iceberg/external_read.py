@@ -2,8 +2,9 @@
 once. Usage: external_read.py http://HOST:PORT RECORDS [pyiceberg]"""
 import json
 import sys
-import tempfile
 import time
+
+import duck
 
 
 def settled(read, records):
@@ -46,15 +47,7 @@ def pyiceberg(uri, records):
 
 
 def duckdb(uri, records):
-    import duckdb
-
-    config = {"extension_directory": tempfile.mkdtemp(), "autoinstall_known_extensions": "false"}
-    db = duckdb.connect(config=config)
-    for name in ("avro", "httpfs", "iceberg"):
-        home = __import__("duckdb_extension_" + name).__path__[0]
-        db.execute(f"INSTALL '{home}/extensions/v{duckdb.__version__}/{name}.duckdb_extension'")
-        db.execute(f"LOAD {name}")
-    db.execute(f"ATTACH 'wh' AS lake (TYPE iceberg, ENDPOINT '{uri}', AUTHORIZATION_TYPE 'none')")
+    db = duck.connect(uri)
     select = 'SELECT tidewater."partition", tidewater."offset" FROM lake.topics."{}"'
     rows, dead = (db.execute(select.format(name)).fetchall() for name in ("orders", "orders~dlq"))
     check("duckdb", rows, dead, records)

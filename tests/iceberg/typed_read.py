@@ -1,8 +1,8 @@
 """Reads the tables of typed_produce.py's topics with PyIceberg, polars and DuckDB and compares every value of every column with
 what was produced; and which files PyIceberg reads for a value of a column by which a table is partitioned. Usage: typed_read.py CATALOG OUT"""
 import sys
-import tempfile
 
+import duck
 from typed_rows import COLUMNS, check, check_history, produced
 
 
@@ -55,16 +55,7 @@ def pruned(uri, topics):
 
 
 def duckdb(uri, topics):
-    import duckdb
-
-    config = {"extension_directory": tempfile.mkdtemp(), "autoinstall_known_extensions": "false"}
-    db = duckdb.connect(config=config)
-    for name in ("avro", "httpfs", "iceberg"):
-        home = __import__("duckdb_extension_" + name).__path__[0]
-        db.execute(f"INSTALL '{home}/extensions/v{duckdb.__version__}/{name}.duckdb_extension'")
-        db.execute(f"LOAD {name}")
-    db.execute("SET TimeZone='UTC'")
-    db.execute(f"ATTACH 'wh' AS lake (TYPE iceberg, ENDPOINT '{uri}', AUTHORIZATION_TYPE 'none')")
+    db = duck.connect(uri)
     for topic, of in topics.items():
         columns = ", ".join(f'"{column}"' for column in COLUMNS[topic])
         rows = db.execute(f"SELECT {columns} FROM lake.topics.{topic}").fetchall()

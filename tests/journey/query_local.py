@@ -2,9 +2,8 @@
 import collections
 import json
 import sys
-import tempfile
 
-import duckdb
+import duck
 from pyiceberg.catalog.rest import RestCatalog
 
 import flights
@@ -20,24 +19,11 @@ def check(engine, found):
 
 
 def ask_duckdb():
-    with tempfile.TemporaryDirectory() as directory:
-        session = duckdb.connect(config={"extension_directory": directory, "autoinstall_known_extensions": "false"})
-        for name in ("avro", "httpfs", "iceberg"):
-            package = __import__(f"duckdb_extension_{name}").__path__[0]
-            path = f"{package}/extensions/v{duckdb.__version__}/{name}.duckdb_extension"
-            session.execute(f"INSTALL '{path}'")
-            session.execute(f"LOAD {name}")
-        if kind == "s3":
-            endpoint, key, secret = s3
-            session.execute(
-                f"CREATE SECRET s3lake (TYPE s3, PROVIDER config, KEY_ID '{key}', SECRET '{secret}', REGION 'us-east-1', "
-                f"ENDPOINT '{endpoint.removeprefix('http://')}', URL_STYLE 'path', USE_SSL false)")
-        session.execute(
-            f"ATTACH 'tidewater' AS lake (TYPE iceberg, ENDPOINT '{catalog}', AUTHORIZATION_TYPE 'none')")
-        rows = session.execute(
-            "SELECT json_extract_string(decode(value), '$.carrier') AS carrier, count(*), "
-            "sum(json_extract(decode(value), '$.distance')::BIGINT) FROM lake.topics.flights GROUP BY 1").fetchall()
-        return {carrier: (count, int(total)) for carrier, count, total in rows}
+    session = duck.connect(catalog, s3)
+    rows = session.execute(
+        "SELECT json_extract_string(decode(value), '$.carrier') AS carrier, count(*), "
+        "sum(json_extract(decode(value), '$.distance')::BIGINT) FROM lake.topics.flights GROUP BY 1").fetchall()
+    return {carrier: (count, int(total)) for carrier, count, total in rows}
 
 
 def ask_pyiceberg():

@@ -2,9 +2,8 @@
 
 Usage: tables.py CATALOG SOURCE-CATALOG TABLE ROWS [ENDPOINT KEY SECRET]. Prints the values' number for each engine."""
 import sys
-import tempfile
 
-import duckdb
+import duck
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.exceptions import ForbiddenError, NoSuchTableError, TableAlreadyExistsError
 from pyiceberg.schema import Schema
@@ -44,19 +43,8 @@ def values(of):
 
 
 def ask_duckdb():
-    with tempfile.TemporaryDirectory() as directory:
-        session = duckdb.connect(config={"extension_directory": directory, "autoinstall_known_extensions": "false"})
-        for extension in ("avro", "httpfs", "iceberg"):
-            package = __import__(f"duckdb_extension_{extension}").__path__[0]
-            session.execute(f"INSTALL '{package}/extensions/v{duckdb.__version__}/{extension}.duckdb_extension'")
-            session.execute(f"LOAD {extension}")
-        if s3:
-            endpoint, key, secret = s3
-            session.execute(
-                f"CREATE SECRET s3lake (TYPE s3, PROVIDER config, KEY_ID '{key}', SECRET '{secret}', REGION 'us-east-1', "
-                f"ENDPOINT '{endpoint.removeprefix('http://')}', URL_STYLE 'path', USE_SSL false)")
-        session.execute(f"ATTACH 'tidewater' AS lake (TYPE iceberg, ENDPOINT '{replica}', AUTHORIZATION_TYPE 'none')")
-        return session.execute(f'SELECT count(*) FROM lake.topics."{name}"').fetchone()[0]
+    session = duck.connect(replica, s3)
+    return session.execute(f'SELECT count(*) FROM lake.topics."{name}"').fetchone()[0]
 
 
 here, there = catalog(replica), catalog(source)
