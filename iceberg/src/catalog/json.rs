@@ -66,19 +66,19 @@ pub(super) fn file(metadata: &TableMetadata) -> iceberg::Result<FileText> {
         let name: String = reader.value()?;
         reader.expect(b':')?;
         body.push(separator);
-        body.extend_from_slice(reader.between(start..reader.at));
+        body.extend_from_slice(reader.between(start..reader.at)?);
         separator = b',';
         match name.as_str() {
             "snapshots" | "schemas" | "partition-specs" | "sort-orders" => reader.list_into(&name, &mut body)?,
             "refs" => {
                 let start = reader.at;
                 refs = reader.value()?;
-                body.extend_from_slice(reader.between(start..reader.at));
+                body.extend_from_slice(reader.between(start..reader.at)?);
             }
             _ => {
                 let start = reader.at;
                 reader.value::<IgnoredAny>()?;
-                body.extend_from_slice(reader.between(start..reader.at));
+                body.extend_from_slice(reader.between(start..reader.at)?);
             }
         }
         if reader.next()? == b'}' {
@@ -97,8 +97,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn between(&self, range: Range<usize>) -> &'a [u8] {
-        self.text.get(range).unwrap_or_default()
+    fn between(&self, range: Range<usize>) -> serde_json::Result<&'a [u8]> {
+        self.text.get(range).ok_or_else(|| defect("it ends too early"))
     }
 
     /// The next byte, which is passed.
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
 
     /// The next value, which is passed.
     fn value<T: Deserialize<'a>>(&mut self) -> serde_json::Result<T> {
-        let rest = self.text.get(self.at..).unwrap_or_default();
+        let rest = self.between(self.at..self.text.len())?;
         let mut values = Deserializer::from_slice(rest).into_iter();
         let value = values.next().ok_or_else(|| defect("it ends too early"))??;
         self.at += values.byte_offset();
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
             if n > 0 {
                 body.push(b',');
             }
-            body.extend_from_slice(self.between(item));
+            body.extend_from_slice(self.between(item)?);
         }
         body.push(b']');
         Ok(())
